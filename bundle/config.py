@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guards around MONAI's configs: refuse misspelt ids at run time, and end scripts with one line on a user's mistake.
+
+MONAI is imported inside the functions: `one_line_errors` serves scripts whose `--help` should not wait for torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from bundle.errors import UserError
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+# Ids that programs read from outside: MONAI's workflow, FL client and tracking, MONAI Label, the zoo's conventions.
+WORK_IDS = frozenset({"initialize", "run", "finalize", "training", "evaluating"})
+OUTSIDE_IDS = WORK_IDS | {
+    *("imports", "bundle_root", "dataset_dir", "output_dir", "device", "_meta_", "_desc_", "displayable_configs"),
+    *("pre_transforms", "preprocessing", "post_transforms", "postprocessing", "inferer", "detector", "network"),
+}
+
+
+def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """Decorate a script's `main(argv) -> int`: a UserError becomes one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+
+    return wrapped
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return `; nearest: a, b` with up to three of `names` that resemble `name`, or an empty string if none does.
+
+    Ids are compared by their last part too, so that `max_epoch` finds `train#trainer#max_epochs`.
+    """
+    by_key: dict[str, list[str]] = {}
+    for full in sorted(set(names), key=lambda text: (text.count("#"), text)):
+        for key in {full, full.rsplit("#", 1)[-1]}:
+            by_key.setdefault(key, []).append(full)
+    matches = difflib.get_close_matches(name, by_key, n=3, cutoff=0.6)
+    found = list(dict.fromkeys(full for match in matches for full in by_key[match]))[:3]
+    return f"; nearest: {', '.join(found)}" if found else ""
+
+
+def walk(config: Any, id_: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `(id, value)` of every item of a config, parents first; ids are written as MONAI does (`a::b::0`)."""
+    yield id_, config
+    if isinstance(config, (dict, list)):
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from walk(value, f"{id_}::{key}" if id_ else str(key))
+
+
+def unused_ids(config: dict[str, Any], extra: Sequence[str] = ()) -> list[str]:
+    """Return the top-level ids of a config that no `@id`, no `%id` and no program from outside uses, in their order.
+
+    Args:
+        config: a config with absolute ids, before or after the macros are replaced.
+        extra: further ids that count as used.
+    """
+    from monai.bundle import ConfigParser, ReferenceResolver
+    from monai.bundle.properties import InferProperties, MetaProperties, TrainProperties
+    from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+    from monai.utils import BundlePropertyConfig
+
+    properties = [*TrainProperties.values(), *InferProperties.values(), *MetaProperties.values()]
+    tracking: dict[str, Any] = DEFAULT_MLFLOW_SETTINGS["configs"]  # type: ignore[assignment]
+    used = {*OUTSIDE_IDS, *extra, *tracking}
+    used |= {str(entry[BundlePropertyConfig.ID]).split("::")[0] for entry in properties}
+    for _, value in walk(config):
+        if isinstance(value, str):
+            ids = list(ReferenceResolver.match_refs_pattern(value))
+            if value.startswith("%"):
+                path, macro_id = ConfigParser.split_path_id(value[1:])
+                ids += [] if path else [macro_id]
+            used |= {id_.split("::")[0] for id_ in ids}
+    return [id_ for id_ in config if id_ not in used]
+
+
+def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
+    """Stop a workflow whose config holds an id that nothing uses: a misspelt override would train the full run.
+
+    To be the first item of a config's `run` list. Only ids that stand after `run` are refused: MONAI appends new ids
+    of overlays and overrides at the end, while an id of the base file that lost its last use, because an override
+    replaced the item that used it, is no mistake. `scripts/check_config.py` finds those in the base file.
+
+    Args:
+        extra: ids that are allowed though nothing refers to them.
+
+    Raises:
+        UserError: at least one id is unknown. MONAI wraps it in a RuntimeError for callers of its Python interface
+            (`error.__cause__` is the UserError); under `python -m monai.bundle` the line is printed to stderr and the
+            process ends with code 2.
+    """
+    config = _running_parser().config
+    if not isinstance(config, dict):
+        raise UserError("the config is no mapping of ids; start from one of the files in configs/")
+    ids = list(config)
+    appended = set(ids[ids.index("run") :] if "run" in ids else ids)
+    unknown = [id_ for id_ in unused_ids(config, extra) if id_ in appended]
+    if not unknown:
+        return
+    valid = [id_.replace("::", "#") for id_, _ in walk({k: v for k, v in config.items() if k not in (*unknown, "")})]
+    faults = " | ".join(f"config id `{id_}` is used by nothing{nearest(id_, valid)}" for id_ in unknown)
+    error = UserError(f"{faults}; correct the name in the override or overlay, or leave it out")
+    if _is_monai_command_line():
+        print(f"error: {error}", file=sys.stderr)
+        # SystemExit passes through MONAI and fire without their traceback of 40 lines.
+        raise SystemExit(2) from error
+    raise error
+
+
+def _running_parser() -> ConfigParser:
+    """Return the ConfigParser that is evaluating the caller.
+
+    MONAI gives components and expressions no handle on their parser, so it is taken from the call stack: some frame
+    below is always a method of the parser (`get_parsed_content`), in `run`, ConfigWorkflow, FL and MONAI Label alike.
+    """
+    from monai.bundle import ConfigParser
+
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        for value in frame.f_locals.values():
+            if isinstance(value, ConfigParser):
+                return value
+        frame = frame.f_back
+    raise UserError("refuse_unknown_ids runs only inside a MONAI config; put it first in the `run` list of the config")
+
+
+def _is_monai_command_line() -> bool:
+    """Tell whether this process was started as `python -m monai.bundle` (torchrun -m included)."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == "monai.bundle.__main__"

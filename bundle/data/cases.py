@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases: what a dataset holds, as `cases.json` keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from bundle.errors import InputError
+
+LABELS = ("benign", "malignant", "normal")
+LESION_LABELS = ("benign", "malignant")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image and what belongs to it, as a dataset lists it; no file was opened yet.
+
+    Args:
+        image: POSIX path relative to the dataset folder.
+        masks: the same for its lesion masks, which are merged by OR; may be empty.
+        label: one of `LABELS`.
+        patient: the patient's id, None where the dataset has none.
+    """
+
+    image: str
+    masks: tuple[str, ...]
+    label: str
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
+class Case(Listed):
+    """A listed image whose files were read and found good.
+
+    Args:
+        size: (H, W) in pixels.
+        sha256: of the decoded grey pixels and their shape, so that a re-saved file keeps it.
+        mask_sha256: the same of the merged mask.
+        group: cases of one group show the same patient or frame and stay in one part of a split; "" until grouped.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    sha256: str = ""
+    mask_sha256: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class CaseList:
+    """A dataset that was checked.
+
+    Args:
+        name: the dataset folder's name.
+        source: "busi", "manifest" or "phantom".
+        synthetic: True for a phantom, whose results say nothing about patients.
+        listing_sha256: of the list of files, labels and patients before any was left out.
+        cases: the good ones, sorted by image.
+        skipped: the bad ones that were left out, each with path, reason and mend.
+    """
+
+    name: str
+    source: str
+    synthetic: bool
+    listing_sha256: str
+    cases: tuple[Case, ...]
+    skipped: tuple[dict[str, str], ...] = ()
+
+    @property
+    def dataset_sha256(self) -> str:
+        """Checksum of the cases' pixels, masks, labels and patients; the same on every machine."""
+        return checksum((c.image, c.sha256, c.mask_sha256, c.label, c.patient) for c in self.cases)
+
+
+def checksum(rows: Iterable[Any]) -> str:
+    """The sha256 of rows of plain values, whatever order they come in."""
+    return hashlib.sha256("\n".join(sorted(json.dumps(row) for row in rows)).encode()).hexdigest()
+
+
+def listing_checksum(listed: Iterable[Listed]) -> str:
+    """The checksum of a list of files before they are read: tells cheaply whether a dataset gained or lost a file."""
+    return checksum((item.image, item.masks, item.label, item.patient) for item in listed)
+
+
+def relative_path(text: str) -> str:
+    """The normalised POSIX form of a path inside a dataset folder.
+
+    Raises:
+        ValueError: the path is empty, absolute, or leads out of the folder by `..`.
+    """
+    path = PurePosixPath(text.strip().replace("\\", "/"))
+    windows = PureWindowsPath(path)
+    if not path.parts or path.is_absolute() or windows.drive or ".." in path.parts:
+        raise ValueError(f"'{text}' is not a path inside the dataset folder")
+    return path.as_posix()
+
+
+def write_cases(path: Path, case_list: CaseList) -> None:
+    """Write `cases.json`."""
+    content = {**asdict(case_list), "dataset_sha256": case_list.dataset_sha256}
+    write_json(path, content)
+
+
+def read_cases(path: Path) -> CaseList:
+    """Read what `write_cases` wrote.
+
+    Raises:
+        InputError: the file is missing, is no JSON, lacks a field, or its checksum is not that of its cases.
+    """
+    content = read_json(path)
+    mend = "make it anew with scripts/prepare_data.py"
+    try:
+        cases = tuple(
+            Case(**{**case, "masks": tuple(case["masks"]), "size": tuple(case["size"])})
+            for case in content.pop("cases")
+        )
+        written = content.pop("dataset_sha256")
+        case_list = CaseList(**{**content, "cases": cases, "skipped": tuple(content.pop("skipped"))})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(path, f"is no list of cases of this version ({error})", mend) from error
+    if case_list.dataset_sha256 != written:
+        raise InputError(path, "was changed: its dataset_sha256 is not that of its cases", mend)
+    return case_list
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file cannot be read, or is no JSON object.
+    """
+    mend = "make it with scripts/prepare_data.py"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", mend) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"is no JSON file ({error})", mend) from error
+    if not isinstance(content, dict):
+        raise InputError(path, f"holds a JSON {type(content).__name__}, not an object", mend)
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that its name only ever bears whole content, also with several writers at once.
+
+    Raises:
+        InputError: it cannot be written (a full disk, no permission).
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            path, f"cannot be written ({error.strerror})", "check the folder's space and rights"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

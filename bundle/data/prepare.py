@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepare a dataset: check it, group near duplicates, split it, and write what training and evaluation read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bundle.data.cases import (
+    LABELS,
+    LESION_LABELS,
+    Case,
+    CaseList,
+    listing_checksum,
+    read_cases,
+    read_json,
+    relative_path,
+    write_atomic,
+    write_cases,
+    write_json,
+)
+from bundle.data.check import check_dataset, dataset_folder, list_dataset
+from bundle.data.duplicates import Pair, find_pairs, group_cases
+from bundle.data.splits import PARTS, check_no_group_crosses, k_fold, oversample, parse_ratio, split_cases
+from bundle.errors import InputError, UserError
+
+CASES = "cases.json"
+DATALIST = "datalist_segmentation.json"
+PHANTOM_FOLDER = "phantom"
+"""A dataset folder of this name is filled with the synthetic phantom if it is not there."""
+
+HEADER = ("name", "description", "synthetic", "source", "dataset_sha256", "split", "seed", "fold", "labels")
+LISTS = tuple(f"{part}{kind}" for kind in ("", "_normal") for part in PARTS)
+_MEND = "make it anew with scripts/prepare_data.py"
+
+Datalist = dict[str, Any]
+PathLike = str | os.PathLike[str]
+
+
+def prepare(
+    dataset: PathLike,
+    output_dir: PathLike,
+    *,
+    split: str = "15:5:80",
+    folds: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> None:
+    """Check, group and split a dataset; write cases.json, groups.csv, class_counts.png and the datalists.
+
+    Args:
+        dataset: a folder (BUSI's layout, or one with manifest.csv) or a CSV manifest.
+        output_dir: made if need be; files of an earlier call are replaced.
+        split: training:validation:test of `datalist_segmentation.json`.
+        folds: also write `datalist_segmentation_fold0.json`, …, one per fold of a cross-validation.
+        seed: any integer; the same seed gives the same files on every machine.
+        skip_bad: leave bad files out and list them in cases.json, instead of raising.
+
+    Raises:
+        UserError: files are bad, the layout is unknown, or a part of the split would hold no lesion.
+    """
+    ratio = parse_ratio(split)
+    dataset, output_dir = Path(dataset), Path(output_dir)
+    checked = check_dataset(dataset, skip_bad=skip_bad)
+    pairs = find_pairs(checked.cases, dataset_folder(dataset))
+    groups = group_cases(checked.cases, pairs)
+    case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
+    datalists = {DATALIST: _datalist(case_list, split_cases(case_list.cases, ratio, seed), split, seed, None)}
+    if folds is not None:
+        for fold, parts in enumerate(k_fold(case_list.cases, folds, seed)):
+            name = f"{Path(DATALIST).stem}_fold{fold}.json"
+            datalists[name] = _datalist(case_list, parts, f"{folds} folds", seed, fold)
+    for name, datalist in datalists.items():
+        empty = [part for part in PARTS if not datalist[part] and not (part == "test" and ratio[2] == 0)]
+        if empty:
+            raise UserError(
+                f"{dataset}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
+            )
+        check_no_group_crosses(datalist)
+    _make_folder(output_dir)
+    for stale in output_dir.glob(f"{Path(DATALIST).stem}_fold*.json"):
+        if stale.name not in datalists:
+            stale.unlink(missing_ok=True)
+    write_cases(output_dir / CASES, case_list)
+    write_atomic(output_dir / "groups.csv", _group_table(case_list.cases, pairs))
+    write_atomic(output_dir / "class_counts.png", _plot_counts(datalists[DATALIST]))
+    # The plain datalist comes last: where it is, all other files are.
+    for name in reversed(datalists):
+        write_json(output_dir / name, datalists[name])
+
+
+def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
+    """Read a datalist file with absolute paths in its records: "image" one path, "label" a list of mask paths.
+
+    Raises:
+        UserError: it is no datalist of this format, a group crosses its parts, or a file is not in dataset_dir.
+    """
+    file, folder = Path(datalist), Path(dataset_dir).resolve()
+    content = read_json(file)
+    try:
+        missing = [key for key in (*HEADER, *LISTS) if key not in content]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        check_no_group_crosses(content)
+        for name in LISTS:
+            content[name] = [_absolute(record, folder) for record in content[name]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(file, f"is no datalist of the bundle ({error or type(error).__name__})", _MEND) from error
+    for name in LISTS:
+        for record in content[name]:
+            for path in (record["image"], *record["label"]):
+                if not os.path.isfile(path):
+                    raise InputError(path, f"is named in {file.name} but missing", "give the dataset's own folder")
+    return content
+
+
+def ensure_prepared(dataset_dir: PathLike, prepared_dir: PathLike, *, split: str, seed: int) -> Datalist:
+    """The datalist of a dataset, prepared now unless it was before; what a training configuration calls.
+
+    A dataset folder that is named `phantom` and is missing is filled first. Several processes may call this at once:
+    each writes the same content, whole.
+
+    Raises:
+        UserError: prepared_dir holds another split, another seed or another dataset; or as `prepare`.
+    """
+    dataset, prepared = Path(dataset_dir), Path(prepared_dir)
+    if dataset.name == PHANTOM_FOLDER and not dataset.exists():
+        from bundle.data.phantom import ensure_phantom
+
+        ensure_phantom(dataset)
+    if not (prepared / DATALIST).exists():
+        prepare(dataset, prepared, split=split, seed=seed)
+    datalist = load_datalist(prepared / DATALIST, dataset_folder(dataset))
+    _check_prepared_for(datalist, dataset, prepared, split, seed)
+    return datalist
+
+
+def count_table(prepared_dir: PathLike) -> str:
+    """A short text table of the images per class and part of a prepared dataset, and what was left out."""
+    datalist, case_list = read_json(Path(prepared_dir) / DATALIST), read_cases(Path(prepared_dir) / CASES)
+    counts = _count_classes(datalist)
+    lines = ["".join(f"{text:>12}" for text in ("", *PARTS, "all"))]
+    for label in LABELS:
+        numbers = [counts[part][label] for part in PARTS]
+        lines.append("".join(f"{text:>12}" for text in (label, *numbers, sum(numbers))))
+    sizes = Counter(case.group for case in case_list.cases)
+    repeated = [size for size in sizes.values() if size > 1]
+    lines.append(f"{sum(repeated)} images stand in {len(repeated)} groups of near duplicates or of one patient.")
+    if case_list.skipped:
+        lines.append(f"{len(case_list.skipped)} bad files were left out; {CASES} lists them under 'skipped'.")
+    return "\n".join(lines)
+
+
+def _datalist(
+    case_list: CaseList, parts: Mapping[str, Sequence[Case]], split: str, seed: int, fold: int | None
+) -> Datalist:
+    datalist: Datalist = {
+        "name": case_list.name,
+        "description": "Breast ultrasound lesion segmentation; paths are relative to the dataset folder.",
+        "synthetic": case_list.synthetic,
+        "source": case_list.source,
+        "dataset_sha256": case_list.dataset_sha256,
+        "split": split,
+        "seed": seed,
+        "fold": fold,
+        "labels": {"0": "background", "1": "lesion"},
+    }
+    for name in LISTS:
+        wanted = ("normal",) if name.endswith("_normal") else LESION_LABELS
+        members = parts[name.removesuffix("_normal")]
+        datalist[name] = [
+            {"image": case.image, "label": list(case.masks), "class": case.label, "group": case.group}
+            for case in members
+            if case.label in wanted
+        ]
+    return datalist
+
+
+def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if record["class"] not in LABELS or not isinstance(record["label"], list):
+        raise ValueError(f"record {record}")
+    image, *masks = (str(folder / relative_path(path)) for path in (record["image"], *record["label"]))
+    return {**record, "image": image, "label": masks}
+
+
+def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split: str, seed: int) -> None:
+    mend = f"name another folder, or delete {prepared} to have it made anew"
+    for what, found, wanted in (
+        ("split", parse_ratio(datalist["split"]), parse_ratio(split)),
+        ("seed", datalist["seed"], seed),
+    ):
+        if found != wanted:
+            told = (datalist["split"], split) if what == "split" else (found, wanted)
+            raise InputError(prepared / DATALIST, f"was made with {what} {told[0]}, not {told[1]}", mend)
+    case_list = read_cases(prepared / CASES)
+    if case_list.dataset_sha256 != datalist["dataset_sha256"]:
+        raise InputError(prepared / DATALIST, f"was made from other cases than {CASES} beside it", mend)
+    _, listed, _ = list_dataset(dataset)
+    if listing_checksum(listed) != case_list.listing_sha256:
+        known = len(case_list.cases) + len(case_list.skipped)
+        reason = f"was made from another list of files than {dataset} has now ({known} then, {len(listed)} images now)"
+        raise InputError(prepared / CASES, reason, mend)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be made ({error.strerror})", "give a folder that can be written") from error
+
+
+def _group_table(cases: Sequence[Case], pairs: Sequence[Pair]) -> bytes:
+    """groups.csv: each image with its group and the first reason why it stands in it."""
+    evidence: dict[int, str] = {}
+    for pair in pairs:
+        evidence.setdefault(pair.first, f"{pair.evidence}: {cases[pair.second].image}")
+        evidence.setdefault(pair.second, f"{pair.evidence}: {cases[pair.first].image}")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "group", "class", "evidence"])
+    for index, case in sorted(enumerate(cases), key=lambda entry: (entry[1].group, entry[1].image)):
+        writer.writerow([case.image, case.group, case.label, evidence.get(index, "")])
+    return table.getvalue().encode()
+
+
+def _count_classes(datalist: Datalist) -> dict[str, Counter[str]]:
+    return {part: Counter(r["class"] for r in datalist[part] + datalist[f"{part}_normal"]) for part in PARTS}
+
+
+def _plot_counts(datalist: Datalist) -> bytes:
+    """class_counts.png: images per class and part; the lesions of the training part also after oversampling."""
+    before = _count_classes(datalist)
+    after = Counter(record["class"] for record in oversample(datalist["training"], datalist["seed"]))
+    bars = [("training", before["training"]), ("training,\noversampled", after)]
+    bars += [(part, before[part]) for part in PARTS[1:]]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, label in enumerate(LABELS):
+        positions = [column + (place - 1) * 0.27 for column in range(len(bars))]
+        drawn = axes.bar(positions, [counts[label] for _, counts in bars], width=0.25, label=label)
+        axes.bar_label(drawn, fontsize=8)
+    axes.set_xticks(range(len(bars)), [name for name, _ in bars])
+    axes.set_ylabel("images")
+    axes.set_title(f"{datalist['name']}{' (SYNTHETIC)' if datalist['synthetic'] else ''}: images per class and part")
+    axes.legend()
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()

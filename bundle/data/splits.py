@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Split cases by class without tearing a group, the same on every machine; oversample the training part."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from bundle.data.cases import Case
+from bundle.errors import UserError
+
+PARTS = ("training", "validation", "test")
+FOLD_VALIDATION = 0.1
+"""The share of a fold's training cases that early stopping watches."""
+
+Item = TypeVar("Item")
+
+
+def parse_ratio(text: str) -> tuple[float, float, float]:
+    """The shares of training, validation and test in "15:5:80", scaled to a sum of 1. The test share may be 0.
+
+    Raises:
+        UserError: the text is not of this form.
+    """
+    try:
+        training, validation, test = (float(number) for number in text.split(":"))
+    except (ValueError, AttributeError):
+        training = validation = test = 0.0
+    total = training + validation + test
+    if not (training > 0 and validation > 0 and test >= 0 and total < float("inf")):
+        raise UserError(
+            f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80"
+        )
+    return training / total, validation / total, test / total
+
+
+def split_cases(cases: Sequence[Case], ratio: Sequence[float], seed: int) -> dict[str, list[Case]]:
+    """Split cases into training, validation and test, each class in the given ratio and no group in two parts.
+
+    Each part of each class misses its share by less than the largest group, unless groups hold several classes.
+    """
+    return dict(zip(PARTS, _distribute(cases, ratio, seed), strict=True))
+
+
+def k_fold(cases: Sequence[Case], k: int, seed: int) -> list[dict[str, list[Case]]]:
+    """Split cases k times, so that each case is tested once; `FOLD_VALIDATION` of the others is the validation part.
+
+    Raises:
+        UserError: k is below 2 or above the number of groups.
+    """
+    groups = len({case.group for case in cases})
+    if not 2 <= k <= groups:
+        raise UserError(f"folds: {k} is not between 2 and {groups}, the number of groups of near duplicates")
+    tests = _distribute(cases, [1 / k] * k, seed)
+    folds = []
+    for test in tests:
+        tested = {case.image for case in test}
+        rest = [case for case in cases if case.image not in tested]
+        training, validation = _distribute(rest, (1 - FOLD_VALIDATION, FOLD_VALIDATION), seed)
+        folds.append(dict(zip(PARTS, (training, validation, test), strict=True)))
+    return folds
+
+
+def check_no_group_crosses(split: Mapping[str, Any]) -> None:
+    """Check that no group and no image of a datalist stands in two parts; `training_normal` counts as training.
+
+    Args:
+        split: records with "image" and "group" under the names of the parts; other keys are passed over.
+
+    Raises:
+        UserError: one does; the message names the group and its files.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for part in PARTS:
+        for record in [*split.get(part, []), *split.get(f"{part}_normal", [])]:
+            image, group = record["image"], record["group"]
+            for key, what in ((f"group {group}", f"group {group}"), (f"image {image}", "the same image")):
+                other_part, other_image = seen.setdefault(key, (part, image))
+                if other_part != part:
+                    raise UserError(
+                        f"{what} stands in two parts: '{other_image}' in {other_part}, '{image}' in {part}; "
+                        "make the split anew with scripts/prepare_data.py"
+                    )
+
+
+def oversample(records: Sequence[Item], seed: int, key: str = "class") -> list[Item]:
+    """Repeat records of the smaller classes until each class has as many as the largest; for the training part alone.
+
+    Whole rounds are repeated first, so that no record stands more than once oftener than another of its class.
+    """
+    classes: defaultdict[str, list[Item]] = defaultdict(list)
+    for record in records:
+        classes[record[key]].append(record)  # type: ignore[index]
+    most = max(map(len, classes.values()), default=0)
+    rng = random.Random(seed)
+    result = list(records)
+    for label in sorted(classes):
+        members = classes[label]
+        rounds, rest = divmod(most - len(members), len(members))
+        result += members * rounds + _shuffled(members, rng)[:rest]
+    return result
+
+
+def _distribute(cases: Sequence[Case], shares: Sequence[float], seed: int) -> list[list[Case]]:
+    """Deal whole groups out to parts, large ones first, each to a part drawn by how much it still lacks."""
+    groups: defaultdict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: case.image):
+        groups[case.group].append(case)
+    counts = Counter(case.label for case in cases)
+    lacking = [Counter[str]() for _ in shares]
+    for label in sorted(counts):
+        for part, wanted in enumerate(_whole_shares(counts[label], shares)):
+            lacking[part][label] = wanted
+    rng = random.Random(seed)
+    parts: list[list[Case]] = [[] for _ in shares]
+    # The sort is stable: groups of one size stay in the drawn order.
+    for name in sorted(_shuffled(sorted(groups), rng), key=lambda name: -len(groups[name])):
+        members = groups[name]
+        need = Counter(case.label for case in members)
+        part = _draw_part(need, lacking, rng)
+        lacking[part].subtract(need)
+        parts[part] += members
+    return [sorted(part, key=lambda case: case.image) for part in parts]
+
+
+def _draw_part(need: Counter[str], lacking: Sequence[Counter[str]], rng: random.Random) -> int:
+    """A part that lacks all of a group, drawn by what it lacks of these classes; else the one that suits best."""
+    weights = [
+        sum(part[label] for label in need) if all(part[label] >= count for label, count in need.items()) else 0
+        for part in lacking
+    ]
+    # random() is the one method of random.Random whose numbers Python promises to keep.
+    threshold = rng.random() * sum(weights)
+    for index, weight in enumerate(weights):
+        threshold -= weight
+        if threshold < 0:
+            return index
+    # The least growth of the squared deviation from the wish.
+    return max(range(len(lacking)), key=lambda i: sum(count * lacking[i][label] for label, count in need.items()))
+
+
+def _whole_shares(count: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers in the ratio of the shares that sum to count (largest remainder); none is 0 if that can be."""
+    wanted = [int(count * share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: wanted[i] - count * shares[i])
+    for index in by_remainder[: count - sum(wanted)]:
+        wanted[index] += 1
+    for index, share in enumerate(shares):
+        largest = max(range(len(shares)), key=lambda i: wanted[i])
+        if share > 0 and wanted[index] == 0 and wanted[largest] > 1:
+            wanted[index] += 1
+            wanted[largest] -= 1
+    return wanted
+
+
+def _shuffled(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    keys = [rng.random() for _ in items]
+    return [items[i] for i in sorted(range(len(items)), key=lambda i: keys[i])]

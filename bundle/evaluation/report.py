@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a segmentation evaluation: one HTML page that needs no other file and no network."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bundle.errors import InputError
+from bundle.outputs.files import write_atomically
+
+WORST = 10  # cases in the table of the lowest Dice: enough to look at, few enough to print
+_TEMPLATES = Path(__file__).parent / "templates"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def write_report(
+    output_dir: str | os.PathLike[str],
+    metrics: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    figures: Sequence[tuple[str, str | os.PathLike[str]]],
+    provenance: Mapping[str, Any],
+    synthetic: bool,
+) -> Path:
+    """Write `report.html`: scores with intervals, pictures, worst cases, where the numbers come from.
+
+    Args:
+        output_dir: folder of the report, made if missing.
+        metrics: what `bundle.evaluation.segmentation.summarise` returns; `threshold`, if there, is shown.
+        rows: one per image: `image`, `class`, `group` and the fields of `CaseScores`.
+        figures: (title, PNG file), embedded in this order.
+        provenance: what the numbers come from (command, versions, seed, dataset checksum, sha256 of the weights …);
+            each key is shown, a nested mapping as one line per entry.
+        synthetic: put a banner on the page: the data are synthetic.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        InputError: a figure is not a readable PNG, or the report cannot be written.
+    """
+    lesions = [row for row in rows if row["dice"] is not None]
+    # Autoescape for every template: names of files and commands come from outside.
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "decimal": _decimal, "pixels": _pixels}
+    page = environment.get_template("segmentation.html").render(
+        metrics=metrics,
+        worst=sorted(lesions, key=lambda row: (row["dice"], str(row["image"])))[:WORST],
+        figures=[(title, _embed(path)) for title, path in figures],
+        provenance={key: _lines(value) for key, value in provenance.items()},
+        synthetic=synthetic,
+    )
+    report = Path(output_dir) / "report.html"
+    write_atomically(report, page)
+    return report
+
+
+def _embed(path: str | os.PathLike[str]) -> str:
+    """Return a PNG file as a data URI."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(path, f"figure cannot be read ({error.strerror})", "draw it again") from error
+    if not content.startswith(_PNG_SIGNATURE):
+        raise InputError(path, "figure is not a PNG file", "draw it again")
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _lines(value: Any) -> list[str]:
+    """Return a provenance value as lines of text."""
+    if isinstance(value, Mapping):
+        return [f"{key}: {part}" for key, part in value.items()]
+    return ["not recorded" if value is None else str(value)]
+
+
+def _format(value: Mapping[str, float | None] | float | None, scale: float, digits: int, unit: str) -> str:
+    """Return "estimate unit (low – high)" of an interval, or one number; "–" where it is not defined."""
+    if value is None:
+        return "–"
+    if not isinstance(value, Mapping):
+        return f"{value * scale:.{digits}f}{unit}"
+    estimate, low, high = (value[key] for key in ("estimate", "low", "high"))
+    text = _format(estimate, scale, digits, unit)
+    if low is None or high is None:
+        return text
+    return f"{text} ({low * scale:.{digits}f} – {high * scale:.{digits}f})"
+
+
+def _percent(value: Mapping[str, float | None] | float | None) -> str:
+    return _format(value, 100, 1, " %")
+
+
+def _decimal(value: Mapping[str, float | None] | float | None) -> str:
+    return _format(value, 1, 3, "")
+
+
+def _pixels(value: Mapping[str, float | None] | float | None) -> str:
+    return _format(value, 1, 1, " px")

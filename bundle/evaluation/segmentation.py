@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of predicted lesion masks: per case at the image's own resolution, then summaries with intervals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_hausdorff_distance
+
+from bundle.errors import UserError
+from bundle.evaluation.intervals import DRAWS, LEVEL, bootstrap_ratio_by_group
+
+MISSED_BELOW = 0.1  # a Dice under this means that the lesion was not found: the overlap is of no use to a reader
+THRESHOLDS = np.arange(5, 100, 5) / 100
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """Scores of one image; None marks what is not defined for it.
+
+    Dice, IoU, HD95 and `missed` need a lesion in the ground truth, HD95 a predicted one as well. `false_positive` and
+    `false_positive_area` are for images without a lesion. Areas are fractions of the image in [0, 1], `hd95` is in
+    pixels of the image as it was stored, and tp, fp, fn, tn count pixels.
+    """
+
+    dice: float | None
+    iou: float | None
+    hd95: float | None
+    missed: bool | None
+    pixel_accuracy: float
+    background_accuracy: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    predicted_area: float
+    lesion_area: float
+    false_positive: bool | None
+    false_positive_area: float | None
+
+
+def measure_case(probability: np.ndarray, lesion: np.ndarray, threshold: float = 0.5) -> CaseScores:
+    """Compare one predicted probability map with its ground truth.
+
+    Args:
+        probability: (H, W) float in [0, 1]; a pixel that reaches the threshold is predicted as lesion.
+        lesion: (H, W) bool ground truth at the same, native resolution.
+        threshold: in (0, 1].
+
+    Returns:
+        The case's scores; `background_accuracy` is the pixel accuracy of predicting no lesion at all.
+
+    Raises:
+        UserError: the two differ in size, the probabilities leave [0, 1] or the lesion is not bool.
+    """
+    _check_pair(probability, lesion)
+    predicted = probability >= threshold
+    tp = int(np.count_nonzero(predicted & lesion))
+    fp = int(np.count_nonzero(predicted)) - tp
+    fn = int(np.count_nonzero(lesion)) - tp
+    pixels = lesion.size
+    tn = pixels - tp - fp - fn
+    has_lesion = tp + fn > 0
+    dice = 2 * tp / (2 * tp + fp + fn) if has_lesion else None
+    return CaseScores(
+        dice=dice,
+        iou=tp / (tp + fp + fn) if has_lesion else None,
+        hd95=_surface_distance(predicted, lesion) if has_lesion and tp + fp > 0 else None,
+        missed=None if dice is None else dice < MISSED_BELOW,
+        pixel_accuracy=(tp + tn) / pixels,
+        background_accuracy=(fp + tn) / pixels,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        predicted_area=(tp + fp) / pixels,
+        lesion_area=(tp + fn) / pixels,
+        false_positive=None if has_lesion else fp > 0,
+        false_positive_area=None if has_lesion else fp / pixels,
+    )
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+    """Average the cases' scores, with 95 % percentile bootstrap intervals drawn by group.
+
+    Args:
+        rows: one per image: `image`, `class`, `group` and the fields of `CaseScores`.
+        draws: number of bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        A dict ready for JSON: `intervals` (how they were drawn), `lesions` (all images with a lesion), `classes` (the
+        same per class) and `normals` (images without a lesion). Each score is {"estimate", "low", "high"}; HD95 is the
+        mean over the cases that define it, and `hd95_undefined` counts the others.
+    """
+    lesions = [row for row in rows if row["dice"] is not None]
+    normals = [row for row in rows if row["dice"] is None]
+    classes = sorted({str(row["class"]) for row in lesions})
+    return {
+        "intervals": {"method": "percentile bootstrap by group", "level": LEVEL, "draws": draws, "seed": seed},
+        "lesions": _summarise_lesions(lesions, draws, seed),
+        "classes": {
+            name: _summarise_lesions([row for row in lesions if str(row["class"]) == name], draws, seed)
+            for name in classes
+        },
+        "normals": {
+            **_count(normals),
+            "false_positive_rate": _mean(normals, "false_positive", draws, seed),
+            "false_positive_area": _mean(normals, "false_positive_area", draws, seed),
+        },
+    }
+
+
+def choose_threshold(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Return the threshold in 0.05, 0.10 … 0.95 with the best mean Dice over validation cases.
+
+    Each image is read once, into two histograms over the thresholds, so `pairs` may be a generator.
+
+    Args:
+        pairs: (probability (H, W) float in [0, 1], lesion (H, W) bool); images without a lesion say nothing about
+            Dice and are skipped.
+
+    Returns:
+        The threshold; of equally good ones the nearest to 0.5.
+
+    Raises:
+        UserError: no pair holds a lesion, or a pair is malformed.
+    """
+    total = np.zeros(THRESHOLDS.size)
+    cases = 0
+    for probability, lesion in pairs:
+        _check_pair(probability, lesion)
+        if not lesion.any():
+            continue
+        # Compare in the map's own precision, as `probability >= threshold` does: float32(0.35) is not 0.35.
+        reached = np.searchsorted(THRESHOLDS.astype(probability.dtype), probability.ravel(), side="right")
+        predicted = _count_reaching(reached)
+        overlap = _count_reaching(reached[lesion.ravel()])
+        total += 2 * overlap / (predicted + np.count_nonzero(lesion))
+        cases += 1
+    if cases == 0:
+        raise UserError("no validation case has a lesion, so no threshold can be chosen; check the validation split")
+    best = THRESHOLDS[np.isclose(total, total.max(), rtol=1e-12)]
+    return float(best[np.argmin(np.abs(best - 0.5))])
+
+
+def _count_reaching(reached: np.ndarray) -> np.ndarray:
+    """Return, for each threshold, how many pixels reach it; `reached` is each pixel's number of thresholds reached."""
+    histogram = np.bincount(reached, minlength=THRESHOLDS.size + 1)
+    return histogram[::-1].cumsum()[::-1][1:]
+
+
+def _check_pair(probability: np.ndarray, lesion: np.ndarray) -> None:
+    """Refuse a probability map and a mask that cannot be compared."""
+    if lesion.ndim != 2 or probability.shape != lesion.shape or lesion.size == 0:
+        raise UserError(
+            f"prediction {probability.shape} and mask {lesion.shape} must be (H, W) of one size; "
+            "resize the prediction to the image's own size"
+        )
+    if lesion.dtype != np.bool_ or not np.issubdtype(probability.dtype, np.floating):
+        raise UserError(f"expected a float prediction and a bool mask, not {probability.dtype} and {lesion.dtype}")
+    # Written so that NaN fails as well.
+    if not (probability.min() >= 0 and probability.max() <= 1):
+        raise UserError(
+            f"probabilities must be in [0, 1], not {probability.min()} … {probability.max()}; apply the sigmoid first"
+        )
+
+
+def _surface_distance(predicted: np.ndarray, lesion: np.ndarray) -> float:
+    """Return the larger of the two directed 95th percentiles of surface distance, in pixels (MONAI's definition)."""
+    first, second = (torch.from_numpy(mask)[None, None] for mask in (predicted, lesion))
+    with warnings.catch_warnings():
+        # MONAI 1.6.1 calls a helper with an argument that it has itself deprecated.
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        return float(compute_hausdorff_distance(first, second, include_background=True, percentile=95))
+
+
+def _count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {"cases": len(rows), "groups": len({str(row["group"]) for row in rows})}
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str, draws: int, seed: int) -> dict[str, float | None]:
+    """Return the mean of a score over the rows that define it, with its interval."""
+    defined = [row for row in rows if row[key] is not None]
+    groups = [str(row["group"]) for row in defined]
+    return bootstrap_ratio_by_group([float(row[key]) for row in defined], groups, draws=draws, seed=seed).as_dict()
+
+
+def _summarise_lesions(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
+    """Return the scores of images with a lesion."""
+    pooled = bootstrap_ratio_by_group(
+        [2 * row["tp"] for row in rows],
+        [str(row["group"]) for row in rows],
+        [2 * row["tp"] + row["fp"] + row["fn"] for row in rows],
+        draws=draws,
+        seed=seed,
+    )
+    return {
+        **_count(rows),
+        "dice": _mean(rows, "dice", draws, seed),
+        "iou": _mean(rows, "iou", draws, seed),
+        "hd95": _mean(rows, "hd95", draws, seed),
+        "hd95_undefined": sum(row["hd95"] is None for row in rows),
+        "pixel_accuracy": _mean(rows, "pixel_accuracy", draws, seed),
+        "background_accuracy": _mean(rows, "background_accuracy", draws, seed),
+        "pooled_dice": pooled.as_dict(),
+        "missed": _mean(rows, "missed", draws, seed),
+    }

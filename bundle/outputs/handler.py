@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handler that writes what an inference run found, one mask and one overlay per image, at native size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+from bundle.errors import InputError
+from bundle.outputs.files import write_json
+from bundle.outputs.png import write_mask, write_overlay
+from bundle.readers import read_image
+
+
+class WriteMasks:
+    """Write ``masks/<image>.png`` (0 and 255) and ``overlays/<image>.png`` under the output folder.
+
+    Sub-folders of the input are kept, so equal names in two folders do not collide.
+
+    Args:
+        output_dir: where to write; also gets ``skipped.json`` when files were left out.
+        dataset_dir: the folder that image names are relative to.
+        threshold: probability from which a pixel counts as lesion.
+        skipped: files that could not be read, with the reason.
+        total: number of images, for the progress bar.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        dataset_dir: str | os.PathLike[str],
+        threshold: float,
+        skipped: Sequence[InputError] = (),
+        total: int | None = None,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.dataset_dir = Path(dataset_dir)
+        self.threshold = float(threshold)
+        self.skipped = list(skipped)
+        self.bar = tqdm(total=total, desc="segmenting", unit="image", disable=total is None)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator whose output holds ``pred`` (0/1) and ``probability`` at native size."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _write(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            path = Path(str(item["image"].meta["filename_or_obj"]))
+            name = output_name(path, self.dataset_dir)
+            probability = item["probability"].squeeze(0).float().cpu().numpy()
+            write_mask(np.asarray(item["pred"].squeeze(0).cpu()) > 0, self.folder / "masks" / name)
+            write_overlay(read_image(path).pixels, probability, self.threshold, self.folder / "overlays" / name)
+            self.bar.update()
+
+    def _finish(self, engine: Engine) -> None:
+        self.bar.close()
+        if self.skipped:
+            write_json(
+                self.folder / "skipped.json",
+                [{"path": bad.path, "reason": bad.reason, "mend": bad.mend} for bad in self.skipped],
+            )
+
+
+def output_name(image: Path, dataset_dir: Path) -> Path:
+    """Name the PNG of an image: its path below the dataset folder; another suffix than .png stays in the name."""
+    relative = image.relative_to(dataset_dir)
+    return relative if relative.suffix.lower() == ".png" else relative.with_name(relative.name + ".png")

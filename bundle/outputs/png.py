@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks and overlays as PNG files."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from bundle.outputs.files import write_atomically
+
+OVERLAY_RGB = (230, 159, 0)  # orange of the Okabe-Ito palette, told apart by colour-blind readers
+FILL_OPACITY = 0.25
+
+
+def write_mask(mask: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write a binary mask as an 8-bit grey PNG: 0 is background, 255 is lesion.
+
+    Args:
+        mask: (H, W) bool.
+        path: the PNG file, written atomically.
+
+    Raises:
+        ValueError: the mask is not two-dimensional and bool.
+        InputError: the file cannot be written.
+    """
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise ValueError(f"a mask is a (H, W) bool array, not {mask.dtype} of shape {mask.shape}")
+    _write_png(mask.astype(np.uint8) * 255, path)
+
+
+def write_overlay(image: np.ndarray, probability: np.ndarray, threshold: float, path: str | os.PathLike[str]) -> None:
+    """Write the image in grey with the predicted lesion's contour and a semi-transparent fill, as an RGB PNG.
+
+    Args:
+        image: (H, W) float32 grey levels in [0, 255].
+        probability: (H, W) float in [0, 1], the lesion's probability at the image's own resolution.
+        threshold: a pixel whose probability reaches it is lesion.
+        path: the PNG file, written atomically.
+
+    Raises:
+        ValueError: image and probability differ in shape or are not two-dimensional.
+        InputError: the file cannot be written.
+    """
+    if image.ndim != 2 or image.shape != probability.shape:
+        raise ValueError(f"image {image.shape} and probability {probability.shape} must be (H, W) of one size")
+    lesion = probability >= threshold
+    # The line grows with the image, so that it is still seen when a large image is shown small.
+    width = max(1, round(max(image.shape) / 300))
+    contour = lesion & ~ndimage.binary_erosion(lesion, iterations=width)
+    opacity = np.where(contour, 1.0, np.where(lesion, FILL_OPACITY, 0.0))[..., None]
+    grey = np.clip(image, 0, 255)[..., None]
+    blended = grey * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
+    _write_png(np.rint(blended).astype(np.uint8), path)
+
+
+def _write_png(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Encode (H, W) or (H, W, 3) uint8 pixels in memory, then write the file atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())

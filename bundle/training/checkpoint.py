@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that a crash can not spoil, and the run folder that they live in."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from bundle.errors import UserError
+from bundle.outputs.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+def save_atomically(obj: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save`` to a temporary name, flush to the disk, rename: the path holds the old or the new, never half."""
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_tensors(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
+    """``torch.load`` without executing anything from the file.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint; train first, or name another output_dir") from None
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); restore it or delete it and train again") from None
+
+
+class Checkpoint:
+    """Save the whole state of a run after each epoch, keep the best weights apart, and go on from there.
+
+    ``last.pt`` holds everything that the next epoch depends on; ``best.pt`` a flat state dict of the network that was
+    validated (the moving average where there is one). A run with the same output folder continues after its last
+    epoch. Attach it after the handlers whose work it saves.
+
+    Args:
+        output_dir: the run folder.
+        evaluator: validation engine, whose ``state.metrics`` are compared.
+        network: the network whose weights are validated and shipped.
+        state: name -> object with ``state_dict`` / ``load_state_dict``: network, optimizer, scheduler, history …
+        metric: name of the validation metric that picks the best epoch.
+        higher_is_better: false for a loss.
+        fingerprint: what must be equal for a run to be continued, such as the filters and the data's checksum.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        evaluator: Engine,
+        network: torch.nn.Module,
+        state: Mapping[str, Any],
+        metric: str = "val_mean_dice",
+        higher_is_better: bool = True,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.evaluator = evaluator
+        self.network = network
+        self.state = dict(state)
+        self.metric = metric
+        self.sign = 1.0 if higher_is_better else -1.0
+        self.fingerprint = json.loads(json.dumps(dict(fingerprint or {}), default=str))
+        self.best_score: float | None = None
+        self.best_epoch = 0
+        self._validated = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        self.evaluator.add_event_handler(Events.COMPLETED, self._note_validation)
+        engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def _note_validation(self, _: Engine) -> None:
+        self._validated = True
+
+    def resume(self, engine: Engine) -> None:
+        """Continue after the last saved epoch, if there is one.
+
+        Raises:
+            UserError: the folder holds a run of other settings, or a file that can not be read.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / LAST
+        if not path.exists():
+            return
+        saved = load_tensors(path)
+        self._refuse_another_run(saved.get("fingerprint", {}))
+        for name, item in self.state.items():
+            item.load_state_dict(saved["state"][name])
+        # The epoch length may differ (another batch size or number of processes), so only whole epochs count.
+        engine.state.epoch = saved["epoch"]
+        engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
+        self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
+        logger.info("Resuming %s after epoch %d", self.folder, saved["epoch"])
+
+    def _refuse_another_run(self, saved: Mapping[str, Any]) -> None:
+        differing = [
+            f"{key}: {saved.get(key)} there, {self.fingerprint.get(key)} here"
+            for key in sorted({*saved, *self.fingerprint})
+            if saved.get(key) != self.fingerprint.get(key)
+        ]
+        if differing:
+            raise UserError(
+                f"{self.folder}: holds a run with other settings ({'; '.join(differing)}); "
+                "name another --output_dir, or delete this one to start afresh"
+            )
+
+    def save(self, engine: Engine) -> None:
+        """Write ``last.pt``, after ``best.pt`` when a validation of this epoch beats the earlier ones."""
+        if self._validated:
+            self._validated = False
+            score = float(self.evaluator.state.metrics[self.metric])
+            if self.best_score is None or self.sign * score > self.sign * self.best_score:
+                self.best_score, self.best_epoch = score, engine.state.epoch
+                save_atomically(flat_state_dict(self.network), self.folder / BEST)
+        save_atomically(
+            {
+                "epoch": engine.state.epoch,
+                "best_score": self.best_score,
+                "best_epoch": self.best_epoch,
+                "fingerprint": self.fingerprint,
+                "state": {name: item.state_dict() for name, item in self.state.items()},
+            },
+            self.folder / LAST,
+        )
+
+
+def flat_state_dict(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict as contiguous CPU tensors without DDP's or compile's prefixes: what every MONAI tool loads."""
+    prefixes = ("module.", "_orig_mod.")
+    flat = {}
+    for key, value in network.state_dict().items():
+        while key.startswith(prefixes):
+            key = key.split(".", 1)[1]
+        flat[key] = value.detach().cpu().contiguous().clone()
+    return flat

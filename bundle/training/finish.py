@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last step of a segmentation training: best weights, threshold, examples, metrics, and publishing on request."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bundle.evaluation.figures import plot_examples
+from bundle.evaluation.segmentation import choose_threshold, measure_case
+from bundle.outputs.files import write_json
+from bundle.training.checkpoint import BEST, Checkpoint, flat_state_dict, load_tensors
+from bundle.training.provenance import describe_run
+from bundle.training.weights import publish, write_weights
+
+logger = logging.getLogger(__name__)
+
+
+def finish_segmentation(
+    checkpoint: Checkpoint,
+    dataloader: Iterable[Mapping[str, Any]],
+    prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    inferer: Callable[..., torch.Tensor],
+    device: torch.device | str,
+    settings: Mapping[str, Any],
+    datalist: Mapping[str, Any],
+    publish_to: str | os.PathLike[str] | None = None,
+) -> None:
+    """Restore the best epoch and write what a run leaves behind in its folder.
+
+    ``model.pt`` and ``model.json`` (weights and card), ``metrics.json`` (validation), ``examples.png``. The threshold
+    is the one with the best mean Dice over the validation images.
+
+    Args:
+        checkpoint: of the finished run; names folder, network and best epoch.
+        dataloader: validation batches.
+        prepare_batch: as the evaluator's.
+        inferer: as the evaluator's.
+        device: where the network is.
+        settings: what evaluation and inference must repeat (filters, spatial_size …); goes into the card.
+        datalist: of the run, for the record.
+        publish_to: also copy the weights there; phantom weights never are.
+    """
+    folder, network = checkpoint.folder, checkpoint.network
+    network.load_state_dict(load_tensors(folder / BEST))
+    network.eval()
+    cases = list(_predict(network, dataloader, prepare_batch, inferer, device))
+    threshold = choose_threshold((probability, lesion) for _, lesion, probability in cases)
+    dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability in cases]
+    synthetic = bool(datalist.get("synthetic"))
+    record = {
+        **settings,
+        "threshold": threshold,
+        "synthetic": synthetic,
+        "best_epoch": checkpoint.best_epoch,
+        "validation": {"metric": checkpoint.metric, "best": checkpoint.best_score, "images": len(dice),
+                       "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None]))},
+        "training_images": len(datalist["training"]),
+        **{key: datalist.get(key) for key in ("name", "dataset_sha256", "fold")},
+        "provenance": describe_run(),
+    }
+    write_weights(folder / "model.pt", flat_state_dict(network), record)
+    write_json(folder / "metrics.json", record)
+    shown = [
+        (image * 255, lesion, probability, f"Dice {score:.2f}" if score is not None else "no lesion")
+        for (image, lesion, probability), score in zip(cases[:6], dice[:6], strict=True)
+    ]
+    plot_examples(shown, folder / "examples.png", threshold=threshold, synthetic=synthetic)
+    logger.info(
+        "%sbest epoch %d, validation Dice %.3f at threshold %.2f; weights: %s",
+        "SYNTHETIC phantom: " if synthetic else "",
+        *(checkpoint.best_epoch, record["validation"]["mean_dice_at_threshold"], threshold, folder / "model.pt"),
+    )
+    if publish_to is not None:
+        if synthetic:
+            logger.warning("Weights trained on the SYNTHETIC phantom are not published to %s", publish_to)
+        else:
+            publish(folder / "model.pt", publish_to)
+
+
+@torch.no_grad()
+def _predict(
+    network: torch.nn.Module,
+    dataloader: Iterable[Mapping[str, Any]],
+    prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    inferer: Callable[..., torch.Tensor],
+    device: torch.device | str,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image."""
+    for batch in dataloader:
+        image, label = prepare_batch(batch, device)
+        probability = inferer(image, network).sigmoid()
+        for picture, lesion, map_ in zip(image.cpu().numpy(), label.cpu().numpy(), probability.cpu().numpy(), strict=True):
+            yield picture[0], lesion[0] > 0.5, map_[0]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a result comes from: enough to repeat it, nothing that tells of the machine's folders."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bundle import __version__
+
+PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "kornia")
+
+
+def describe_run() -> dict[str, Any]:
+    """Record the command, the time, the code's commit, the versions and the processor of this run."""
+    return {
+        "command": _command(),
+        "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "bundle_version": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def _command() -> str:
+    program = Path(sys.argv[0]).name if sys.argv else ""
+    if program == "__main__.py":
+        program = f"-m {'.'.join(Path(sys.argv[0]).parent.parts[-2:])}"
+    return " ".join(["python", program, *(_without_folders(word) for word in sys.argv[1:])])
+
+
+def _without_folders(word: str) -> str:
+    """Shorten an absolute path to its last part: results are published, and folders can name people."""
+    option, equals, value = word.partition("=")
+    if equals and os.path.isabs(value):
+        return f"{option}={Path(value).name}"
+    return Path(word).name if os.path.isabs(word) else word
+
+
+def _commit() -> str | None:
+    """The commit of the code, with ``+changes`` when files differ from it; None outside a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        run = [
+            subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True).stdout
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run[0].strip() + ("+changes" if run[1].strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights as they are shipped: a flat state dict, and a card beside it that says what it is and where it comes from.
+
+``model.pt`` is what every MONAI tool loads; ``model.json`` holds its sha256, the network's settings, the operating
+threshold and the provenance, so that evaluation and inference need no setting repeated.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from bundle.errors import UserError
+from bundle.outputs.files import sha256_of, write_atomically, write_json
+from bundle.training.checkpoint import load_tensors
+
+logger = logging.getLogger(__name__)
+
+
+def card_path(weights: str | os.PathLike[str]) -> Path:
+    """Where the card of a weights file lies: same name, suffix ``.json``."""
+    return Path(weights).with_suffix(".json")
+
+
+def write_weights(weights: str | os.PathLike[str], state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
+    """Write a flat state dict and its card, each atomically, the card last."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomically(weights, buffer.getvalue())
+    write_json(card_path(weights), {"sha256": sha256_of(weights), **card})
+
+
+def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the card beside a weights file; an empty dict where there is none.
+
+    Raises:
+        UserError: the card is not readable JSON.
+    """
+    path = card_path(weights)
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); restore it from where the weights came from") from None
+
+
+def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the settings named in ``defaults`` from the card of a weights file; defaults where the card lacks them.
+
+    Configs use it so that a network trained with other filters is evaluated with these filters.
+    """
+    card = read_card(weights)
+    return {name: card.get(name, value) for name, value in defaults.items()}
+
+
+def load_weights(network: torch.nn.Module, weights: str | os.PathLike[str]) -> dict[str, Any]:
+    """Load a weights file into a network, strictly, after its sha256 was compared with its card.
+
+    Returns:
+        the card, empty if there is none.
+
+    Raises:
+        UserError: the file is missing or damaged, differs from its card, or belongs to another network.
+    """
+    card = read_card(weights)
+    if card and Path(weights).exists() and card.get("sha256") != sha256_of(weights):
+        raise UserError(
+            f"{weights}: its sha256 is not the one in {card_path(weights).name}; restore both files from one source"
+        )
+    state = load_tensors(weights)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"{weights}: weights of another network ({lines[min(1, len(lines) - 1)][:160]}); "
+            "use the settings that they were trained with"
+        ) from None
+    return card
+
+
+class LoadWeights:
+    """Handler that loads a weights file when an evaluator starts.
+
+    Args:
+        network: gets the weights.
+        weights: path of the flat state dict.
+    """
+
+    def __init__(self, network: torch.nn.Module, weights: str | os.PathLike[str]) -> None:
+        self.network = network
+        self.weights = weights
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an engine."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        load_weights(self.network, self.weights)
+
+
+def publish(weights: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy weights and card to where MONAI's tools look, keeping the files that were there as a version.
+
+    The former ones move to ``versions/`` in the target's folder, named by the first digits of their sha256, out of
+    reach of tools that take any ``*.pt`` beside ``model.pt``.
+    """
+    target = Path(target)
+    if target.exists():
+        digest = sha256_of(target)
+        if digest == sha256_of(weights):
+            return
+        versions = target.parent / "versions"
+        versions.mkdir(parents=True, exist_ok=True)
+        kept = versions / f"{target.stem}-{digest[:8]}{target.suffix}"
+        shutil.copy2(target, kept)
+        if card_path(target).exists():
+            shutil.copy2(card_path(target), card_path(kept))
+        logger.info("The former weights are kept as %s", kept)
+    write_atomically(target, Path(weights).read_bytes())
+    if card_path(weights).exists():
+        write_atomically(card_path(target), card_path(weights).read_bytes())
+    logger.info("Published %s as %s", weights, target)

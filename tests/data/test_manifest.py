@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about reading CSV manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundle.data.cases import Listed
+from bundle.data.manifest import list_manifest
+from bundle.errors import InputError
+
+
+def _write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    (folder / "manifest.csv").write_bytes(text.encode(encoding))
+    return folder / "manifest.csv"
+
+
+ROWS = [
+    Listed("a.png", ("m/a.png",), "benign", "P1"),
+    Listed("b.png", ("m/b1.png", "m/b2.png"), "malignant", "P2"),
+    Listed("c.png", (), "normal", None),
+]
+
+
+PLAIN = """image,mask,label,patient
+a.png,m/a.png,benign,P1
+b.png,m/b1.png;m/b2.png,malignant,P2
+c.png,,normal,
+"""
+EXCEL = PLAIN.replace("image,mask,label", "Image, Mask ,LABEL").replace("benign", "Benign").replace("\n", "\r\n")
+SEMICOLONS = """site;image;mask;label;patient
+1;a.png;m/a.png;benign;P1
+1;b.png;"m/b1.png; m/b2.png";malignant;P2
+2;c.png;;normal;"""
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(PLAIN, "utf-8"), (EXCEL, "utf-8-sig"), (SEMICOLONS, "utf-8")],
+    ids=["plain", "excel", "semicolons"],
+)
+def test_usual_dialects_read_alike(tmp_path: Path, text: str, encoding: str) -> None:
+    assert list_manifest(_write(tmp_path, text, encoding)) == (ROWS, [])
+
+
+def test_patient_is_optional(tmp_path: Path) -> None:
+    listed, problems = list_manifest(_write(tmp_path, "image,mask,label\na.png,m.png,benign\n"))
+    assert listed == [Listed("a.png", ("m.png",), "benign", None)]
+    assert problems == []
+
+
+def test_missing_columns_are_named_with_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lacks the columns mask, label; its header has image, class"):
+        list_manifest(_write(tmp_path, "image,class\na.png,benign\n"))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a.png,m.png,cyst", "unknown class 'cyst'"),
+        ("../a.png,m.png,benign", "not a path inside"),
+        ("a.png,/etc/m.png,benign", "not a path inside"),
+        (",m.png,benign", "not a path inside"),
+        ("a.png,m.png", "more or fewer fields"),
+        ("a.png,m.png,benign,x", "more or fewer fields"),
+        ("z.png,m.png,benign", "listed twice"),
+    ],
+)
+def test_bad_row_is_told_by_its_line_and_the_others_are_read(tmp_path: Path, row: str, reason: str) -> None:
+    listed, problems = list_manifest(_write(tmp_path, f"image,mask,label\nz.png,m.png,benign\n{row}\n"))
+    assert [item.image for item in listed] == ["z.png"]
+    assert len(problems) == 1
+    assert "manifest.csv line 3" in str(problems[0])
+    assert reason in str(problems[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b"image,mask,label\n" + b"a" * 200_000 + b",m,benign\n"])
+def test_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.csv"):
+        list_manifest(tmp_path / "manifest.csv")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.data.cases import Case
+from bundle.data.splits import PARTS, check_no_group_crosses, k_fold, oversample, parse_ratio, split_cases
+from bundle.errors import UserError
+
+LABELS = ("benign", "malignant", "normal")
+
+
+def _cases(groups: list[list[str]]) -> list[Case]:
+    """One group per list, one case per label in it."""
+    return [
+        Case(f"{number:04d}_{place}.png", (), label, group=f"g{number:04d}")
+        for number, labels in enumerate(groups)
+        for place, label in enumerate(labels)
+    ]
+
+
+pure_groups = st.lists(
+    st.tuples(st.sampled_from(LABELS), st.integers(1, 7)).map(lambda drawn: [drawn[0]] * drawn[1]),
+    min_size=1,
+    max_size=60,
+)
+mixed_groups = st.lists(st.lists(st.sampled_from(LABELS), min_size=1, max_size=5), min_size=1, max_size=60)
+ratios = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 90)).map(
+    lambda drawn: parse_ratio(":".join(map(str, drawn)))
+)
+seeds = st.integers(0, 2**32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(mixed_groups, ratios, seeds)
+def test_no_group_crosses_and_every_case_is_placed_once(groups: list[list[str]], ratio: tuple, seed: int) -> None:
+    cases = _cases(groups)
+    split = split_cases(cases, ratio, seed)
+    assert list(split) == list(PARTS)
+    assert sorted(case.image for part in split.values() for case in part) == [case.image for case in cases]
+    check_no_group_crosses({part: [vars(case) for case in members] for part, members in split.items()})
+
+
+@settings(max_examples=150, deadline=None)
+@given(pure_groups, ratios, seeds)
+def test_each_class_has_its_share_within_one_largest_group(groups: list[list[str]], ratio: tuple, seed: int) -> None:
+    cases = _cases(groups)
+    largest = max(map(len, groups))
+    split = split_cases(cases, ratio, seed)
+    counts = Counter(case.label for case in cases)
+    for share, members in zip(ratio, split.values(), strict=True):
+        for label in LABELS:
+            found = sum(case.label == label for case in members)
+            # One more for whole numbers, one more for a part that would be empty by them.
+            assert abs(found - share * counts[label]) < largest + 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(mixed_groups, ratios, seeds, st.randoms())
+def test_split_does_not_depend_on_the_order_of_the_cases(groups: list, ratio: tuple, seed: int, chance: object) -> None:
+    cases = _cases(groups)
+    shuffled = list(cases)
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert split_cases(cases, ratio, seed) == split_cases(shuffled, ratio, seed)
+
+
+def test_split_is_the_same_on_every_machine() -> None:
+    split = split_cases(_cases([["benign"]] * 12 + [["malignant"] * 2] * 4), (0.5, 0.25, 0.25), 7)
+    assert {part: " ".join(str(int(case.image[:4])) for case in members) for part, members in split.items()} == {
+        "training": "0 1 3 6 9 11 12 12 13 13",
+        "validation": "2 4 7 14 14",
+        "test": "5 8 10 15 15",
+    }
+
+
+def test_another_seed_draws_another_split() -> None:
+    cases = _cases([["benign"]] * 50)
+    assert split_cases(cases, (0.5, 0.25, 0.25), 0) != split_cases(cases, (0.5, 0.25, 0.25), 1)
+
+
+def test_large_groups_are_not_all_dealt_to_the_largest_part() -> None:
+    cases = _cases([["benign"] * 3] * 40 + [["benign"]] * 280)
+    held = Counter(
+        part
+        for seed in range(20)
+        for part, members in split_cases(cases, (0.15, 0.05, 0.8), seed).items()
+        for case in members
+        if int(case.image[:4]) < 40
+    )
+    assert 0.10 < held["training"] / held.total() < 0.20
+
+
+def test_small_classes_reach_every_part() -> None:
+    split = split_cases(_cases([["malignant"]] * 4), parse_ratio("15:5:80"), 0)
+    assert [len(members) for members in split.values()] == [1, 1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixed_groups, st.integers(2, 6), seeds)
+def test_each_case_is_tested_in_one_fold(groups: list[list[str]], k: int, seed: int) -> None:
+    cases = _cases(groups)
+    if k > len(groups):
+        with pytest.raises(UserError, match="folds"):
+            k_fold(cases, k, seed)
+        return
+    folds = k_fold(cases, k, seed)
+    assert sorted(case.image for fold in folds for case in fold["test"]) == [case.image for case in cases]
+    for fold in folds:
+        assert sum(map(len, fold.values())) == len(cases)
+        check_no_group_crosses({part: [vars(case) for case in members] for part, members in fold.items()})
+
+
+def test_folds_are_of_about_one_size_and_validation_is_a_tenth() -> None:
+    for fold in k_fold(_cases([["benign"]] * 60 + [["malignant"]] * 40), 5, 0):
+        assert [len(fold[part]) for part in PARTS] == [72, 8, 20]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "15:5", "15:5:80:1", "a:b:c", "0:5:80", "15:0:85", "15:-5:80", "nan:1:1", "inf:1:1"]
+)
+def test_bad_ratio_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UserError, match="15:5:80"):
+        parse_ratio(text)
+
+
+def test_ratio_is_scaled_to_one() -> None:
+    assert parse_ratio("15:5:80") == pytest.approx((0.15, 0.05, 0.8))
+    assert parse_ratio("3:1:0") == pytest.approx((0.75, 0.25, 0))
+
+
+def test_crossing_group_is_named_with_its_files() -> None:
+    split = {
+        "training": [{"image": "a.png", "group": "g0007"}],
+        "test_normal": [{"image": "b.png", "group": "g0007"}],
+    }
+    with pytest.raises(UserError, match=r"g0007 stands in two parts: 'a.png' in training, 'b.png' in test"):
+        check_no_group_crosses(split)
+
+
+def test_same_image_in_two_parts_is_refused() -> None:
+    with pytest.raises(UserError, match="the same image"):
+        check_no_group_crosses(
+            {"training": [{"image": "a", "group": "g1"}], "validation": [{"image": "a", "group": "g2"}]}
+        )
+
+
+@given(st.lists(st.sampled_from(LABELS), max_size=40), seeds)
+def test_oversampling_balances_and_keeps_every_record(labels: list[str], seed: int) -> None:
+    records = [{"image": str(place), "class": label} for place, label in enumerate(labels)]
+    result = oversample(records, seed)
+    assert result[: len(records)] == records
+    counts = Counter(record["class"] for record in result)
+    assert len(set(counts.values())) <= 1
+    for label in counts:
+        times = Counter(record["image"] for record in result if record["class"] == label).values()
+        assert max(times) - min(times) <= 1
+    assert result == oversample(records, seed)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.evaluation.segmentation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+
+from bundle.errors import UserError
+from bundle.evaluation.segmentation import THRESHOLDS, choose_threshold, measure_case, summarise
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
+MAPS = SHAPES.flatmap(
+    lambda shape: st.tuples(
+        hnp.arrays(np.float32, shape, elements=st.sampled_from([np.float32(t) for t in [0, *THRESHOLDS, 1]])),
+        hnp.arrays(bool, shape),
+    )
+)
+
+
+def _box(top: int, left: int, height: int, width: int, shape: tuple[int, int] = (40, 60)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def _dice(predicted: np.ndarray, lesion: np.ndarray) -> float:
+    return 2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum())
+
+
+def _row(image: str, name: str, group: str, probability: np.ndarray, lesion: np.ndarray) -> dict[str, Any]:
+    return {"image": image, "class": name, "group": group, **asdict(measure_case(probability, lesion))}
+
+
+@given(pair=MAPS, threshold=st.sampled_from(THRESHOLDS.tolist()))
+@settings(deadline=None)
+def test_overlap_scores_equal_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray], threshold: float) -> None:
+    probability, lesion = pair
+    scores = measure_case(probability, lesion, threshold)
+    truth, predicted = lesion.ravel(), (probability >= threshold).ravel()
+    assert scores.tp + scores.fp + scores.fn + scores.tn == lesion.size
+    assert scores.pixel_accuracy == pytest.approx(accuracy_score(truth, predicted))
+    assert scores.background_accuracy == pytest.approx(accuracy_score(truth, np.zeros_like(truth)))
+    if lesion.any():
+        assert scores.dice == pytest.approx(f1_score(truth, predicted, zero_division=0))
+        assert scores.iou == pytest.approx(jaccard_score(truth, predicted, zero_division=0))
+        assert (scores.false_positive, scores.false_positive_area) == (None, None)
+    else:
+        assert (scores.dice, scores.iou, scores.hd95, scores.missed) == (None, None, None, None)
+        assert scores.false_positive == predicted.any()
+        assert scores.false_positive_area == pytest.approx(predicted.mean())
+    assert (scores.hd95 is not None) == (lesion.any() and predicted.any())
+
+
+@given(pair=MAPS)
+@settings(max_examples=50, deadline=None)
+def test_hd95_equals_that_of_distance_maps(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    probability, lesion = pair
+    predicted = probability >= 0.5
+    hd95 = measure_case(probability, lesion).hd95
+    if hd95 is None:
+        return
+    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (predicted, lesion)]
+    far = [ndimage.distance_transform_edt(~edges[1 - side])[edges[side]] for side in (0, 1)]
+    assert hd95 == pytest.approx(max(np.percentile(distances, 95) for distances in far), abs=1e-4)
+
+
+def test_hd95_is_in_pixels_along_both_axes() -> None:
+    lesion = _box(10, 10, 10, 10)
+    assert measure_case(_box(10, 17, 10, 10).astype(float), lesion).hd95 == pytest.approx(7)
+    assert measure_case(_box(14, 10, 10, 10).astype(float), lesion).hd95 == pytest.approx(4)
+
+
+def test_lesion_is_missed_below_a_dice_of_a_tenth() -> None:
+    lesion = _box(0, 0, 10, 10)
+    assert measure_case(_box(30, 30, 5, 5).astype(float), lesion).missed is True
+    assert measure_case(np.zeros((40, 60)), lesion).missed is True
+    assert measure_case(_box(0, 0, 10, 5).astype(float), lesion).missed is False
+
+
+@pytest.mark.parametrize(
+    ("probability", "lesion", "message"),
+    [
+        (np.zeros((4, 5)), np.zeros((5, 4), bool), "one size"),
+        (np.full((4, 5), 1.5), np.zeros((4, 5), bool), "sigmoid"),
+        (np.full((4, 5), np.nan), np.zeros((4, 5), bool), "sigmoid"),
+        (np.zeros((4, 5)), np.zeros((4, 5), np.uint8), "bool mask"),
+        (np.zeros((0, 5)), np.zeros((0, 5), bool), "one size"),
+    ],
+)
+def test_malformed_pairs_are_a_users_error(probability: np.ndarray, lesion: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        measure_case(probability, lesion)
+
+
+def test_summary_equals_hand_computed_means() -> None:
+    half, lesion, empty = _box(0, 0, 10, 5), _box(0, 0, 10, 10), np.zeros((40, 60), bool)
+    rows = [
+        _row("a", "benign", "1", lesion.astype(float), lesion),
+        _row("b", "benign", "2", half.astype(float), lesion),
+        _row("c", "malignant", "3", empty.astype(float), lesion),
+        _row("d", "normal", "4", half.astype(float), empty),
+        _row("e", "normal", "4", empty.astype(float), empty),
+    ]
+    summary = summarise(rows, draws=50)
+    lesions, normals = summary["lesions"], summary["normals"]
+    assert (lesions["cases"], lesions["groups"], lesions["hd95_undefined"]) == (3, 3, 1)
+    assert lesions["dice"]["estimate"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert lesions["pooled_dice"]["estimate"] == pytest.approx(2 * 150 / (2 * 150 + 150))
+    assert lesions["missed"]["estimate"] == pytest.approx(1 / 3)
+    assert lesions["background_accuracy"]["estimate"] == pytest.approx(1 - 100 / 2400)
+    assert lesions["pixel_accuracy"]["estimate"] == pytest.approx(1 - 150 / 3 / 2400)
+    assert list(summary["classes"]) == ["benign", "malignant"]
+    assert summary["classes"]["benign"]["iou"]["estimate"] == pytest.approx(0.75)
+    assert summary["classes"]["malignant"]["hd95"] == {"estimate": None, "low": None, "high": None}
+    assert (normals["cases"], normals["groups"]) == (2, 1)
+    assert normals["false_positive_rate"]["estimate"] == pytest.approx(0.5)
+    assert normals["false_positive_area"]["estimate"] == pytest.approx(50 / 2400 / 2)
+    json.dumps(summary, allow_nan=False)
+
+
+def test_copies_in_one_group_do_not_narrow_the_intervals() -> None:
+    generator = np.random.default_rng(0)
+    lesion = _box(5, 5, 20, 20)
+    rows = []
+    for group in range(20):
+        size = int(generator.integers(4, 20))
+        rows.append(_row(f"{group}", "benign", f"{group}", _box(5, 5, size, size).astype(float), lesion))
+    copies = [dict(row, image=f"{row['image']} copy {number}") for row in rows for number in range(4)]
+    assert summarise(copies)["lesions"]["dice"] == pytest.approx(summarise(rows)["lesions"]["dice"])
+
+
+def test_summary_of_no_cases_is_empty_but_valid() -> None:
+    summary = summarise([], draws=10)
+    assert summary["classes"] == {}
+    assert summary["lesions"]["dice"]["estimate"] is None
+    assert summary["normals"]["cases"] == 0
+
+
+@given(pairs=st.lists(MAPS, min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_chosen_threshold_has_the_best_mean_dice(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    lesions = [pair for pair in pairs if pair[1].any()]
+    if not lesions:
+        with pytest.raises(UserError, match="no validation case has a lesion"):
+            choose_threshold(pairs)
+        return
+    means = np.array([np.mean([_dice(p >= t, lesion) for p, lesion in lesions]) for t in THRESHOLDS.tolist()])
+    best = THRESHOLDS[np.isclose(means, means.max(), rtol=1e-12)]
+    assert choose_threshold(iter(pairs)) == best[np.argmin(np.abs(best - 0.5))]
+
+
+def test_equally_good_thresholds_give_one_half() -> None:
+    lesion = _box(0, 0, 10, 10)
+    assert choose_threshold([(lesion.astype(np.float32), lesion)]) == 0.5

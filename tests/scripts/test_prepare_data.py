@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about the command line scripts/prepare_data.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.data.phantom import make_phantom
+from scripts.prepare_data import main
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_data.py"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    make_phantom(tmp_path / "set", counts={"benign": 6, "malignant": 5, "normal": 3}, size_range=((48, 50), (48, 50)))
+    return tmp_path / "set"
+
+
+def test_command_runs_from_any_folder_and_prints_counts(dataset: Path, tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, SCRIPT, dataset], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["training", "validation", "test", "all"]
+    assert lines[1][0] == "benign"
+    assert lines[1][-1] == "6"
+    assert (tmp_path / "data/prepared/set/datalist_segmentation.json").is_file()
+
+
+def test_options_reach_the_files(dataset: Path, tmp_path: Path) -> None:
+    argv = [str(dataset), "--output", str(tmp_path / "out"), "--split", "2:1:1", "--folds", "2", "--seed", "5"]
+    assert main(argv) == 0
+    datalist = json.loads((tmp_path / "out/datalist_segmentation.json").read_text())
+    assert (datalist["split"], datalist["seed"]) == ("2:1:1", 5)
+    assert (tmp_path / "out/datalist_segmentation_fold1.json").is_file()
+
+
+def test_bad_file_gives_exit_code_2_and_skip_bad_goes_on(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset / "benign/benign (2).png").write_bytes(b"")
+    argv = [str(dataset), "--output", str(tmp_path / "out"), "--split", "2:1:1"]
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert "benign (2).png: the file is empty" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "out").exists()
+    assert main([*argv, "--skip-bad"]) == 0
+    assert "1 bad files were left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("extra", [["--split", "1:2"], ["--folds", "1"], ["--folds", "99"]])
+def test_bad_option_gives_one_line_and_exit_code_2(
+    dataset: Path, tmp_path: Path, extra: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(dataset), "--output", str(tmp_path / "out"), *extra]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

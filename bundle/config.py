@@ -85,7 +85,8 @@ def unused_ids(config: dict[str, Any], extra: Sequence[str] = ()) -> list[str]:
                 path, macro_id = ConfigParser.split_path_id(value[1:])
                 ids += [] if path else [macro_id]
             used |= {id_.split("::")[0] for id_ in ids}
-    return [id_ for id_ in config if id_ not in used]
+    runs = ("%run", config.get("run", "%run"))  # another name of the run list is an entry point of the command line
+    return [id_ for id_ in config if id_ not in used and config[id_] not in runs]
 
 
 def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:

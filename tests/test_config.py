@@ -134,6 +134,12 @@ def test_reference_inside_plain_text_does_not_count_as_use() -> None:
     assert unused_ids({"lr": 1, "run": ["set by @lr"]}) == ["lr"]
 
 
+def test_another_name_of_the_run_list_is_an_entry_point() -> None:
+    assert unused_ids({"run": ["$1"], "inferring": "%run"}) == []
+    assert unused_ids({"run": ["$1"], "inferring": ["$1"]}) == []  # the same, once MONAI has replaced the macro
+    assert unused_ids({"run": ["$1"], "inferring": ["$2"]}) == ["inferring"]
+
+
 def test_nearest_says_nothing_when_nothing_is_near() -> None:
     assert nearest("zzz", ["max_epochs", "lr"]) == ""
     assert nearest("max_epoch", ["train#trainer#max_epochs"]) == "; nearest: train#trainer#max_epochs"

@@ -20,10 +20,10 @@ from bundle.evaluation.figures import plot_dice_histogram, plot_examples
 from bundle.evaluation.report import write_report
 from bundle.evaluation.segmentation import measure_case, summarise
 from bundle.outputs.files import write_atomically, write_json
+from bundle.provenance import describe_run
 from bundle.readers import read_image
-from bundle.training.provenance import describe_run
-from bundle.training.weights import read_card
 from bundle.transforms.load import merge_masks
+from bundle.weights import read_card
 
 logger = logging.getLogger(__name__)
 EXAMPLES = 6
@@ -129,8 +129,12 @@ class SegmentationEvaluation:
         plot_dice_histogram(by_class, figures[0][1], synthetic=synthetic)
         if self.examples:
             items = [
-                (read_image(record["image"]).pixels, merge_masks(record["label"]), probability.astype(np.float32),
-                 f"{record['class']}, Dice {dice:.2f}")
+                (
+                    read_image(record["image"]).pixels,
+                    merge_masks(record["label"]),
+                    probability.astype(np.float32),
+                    f"{record['class']}, Dice {dice:.2f}",
+                )
                 for dice, record, probability in self.examples
             ]
             figures.insert(0, ("Image, ground truth and prediction", self.folder / "examples.png"))

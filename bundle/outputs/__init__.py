@@ -1,1 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What the bundle writes: masks, overlays, tables, atomically."""
+
+from .handler import WriteMasks
+
+__all__ = ["WriteMasks"]

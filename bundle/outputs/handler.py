@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from bundle.errors import InputError
+from bundle.data.folder import ImageFolder
 from bundle.outputs.files import write_json
 from bundle.outputs.png import write_mask, write_overlay
 from bundle.readers import read_image
@@ -26,8 +25,7 @@ class WriteMasks:
         output_dir: where to write; also gets ``skipped.json`` when files were left out.
         dataset_dir: the folder that image names are relative to.
         threshold: probability from which a pixel counts as lesion.
-        skipped: files that could not be read, with the reason.
-        total: number of images, for the progress bar.
+        images: what is in the folder, for the progress bar and the list of skipped files.
     """
 
     def __init__(
@@ -35,14 +33,13 @@ class WriteMasks:
         output_dir: str | os.PathLike[str],
         dataset_dir: str | os.PathLike[str],
         threshold: float,
-        skipped: Sequence[InputError] = (),
-        total: int | None = None,
+        images: ImageFolder,
     ) -> None:
         self.folder = Path(output_dir)
         self.dataset_dir = Path(dataset_dir)
         self.threshold = float(threshold)
-        self.skipped = list(skipped)
-        self.bar = tqdm(total=total, desc="segmenting", unit="image", disable=total is None)
+        self.skipped = images.skipped
+        self.bar = tqdm(total=len(images.readable), desc="segmenting", unit="image")
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output holds ``pred`` (0/1) and ``probability`` at native size."""

@@ -5,17 +5,13 @@ from .batch import PrepareBatch
 from .checkpoint import Checkpoint
 from .finish import finish_segmentation
 from .handlers import History, ProgressBar, ReseedEachEpoch, StopOnNonFinite
-from .weights import LoadWeights, load_weights, recorded_settings
 
 __all__ = [
     "Checkpoint",
     "History",
-    "LoadWeights",
     "PrepareBatch",
     "ProgressBar",
     "ReseedEachEpoch",
     "StopOnNonFinite",
     "finish_segmentation",
-    "load_weights",
-    "recorded_settings",
 ]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -15,33 +14,11 @@ import torch
 from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
-from bundle.outputs.files import write_atomically
+from bundle.weights import flat_state_dict, load_tensors, save_atomically
 
 logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.pt", "best.pt"
-
-
-def save_atomically(obj: Any, path: str | os.PathLike[str]) -> None:
-    """``torch.save`` to a temporary name, flush to the disk, rename: the path holds the old or the new, never half."""
-    buffer = io.BytesIO()
-    torch.save(obj, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def load_tensors(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
-    """``torch.load`` without executing anything from the file.
-
-    Raises:
-        UserError: the file is missing, truncated, or holds more than tensors and plain values.
-    """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; train first, or name another output_dir") from None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); restore it or delete it and train again") from None
 
 
 class Checkpoint:
@@ -141,14 +118,3 @@ class Checkpoint:
             },
             self.folder / LAST,
         )
-
-
-def flat_state_dict(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict as contiguous CPU tensors without DDP's or compile's prefixes: what every MONAI tool loads."""
-    prefixes = ("module.", "_orig_mod.")
-    flat = {}
-    for key, value in network.state_dict().items():
-        while key.startswith(prefixes):
-            key = key.split(".", 1)[1]
-        flat[key] = value.detach().cpu().contiguous().clone()
-    return flat

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import torch
 from bundle.evaluation.figures import plot_examples
 from bundle.evaluation.segmentation import choose_threshold, measure_case
 from bundle.outputs.files import write_json
-from bundle.training.checkpoint import BEST, Checkpoint, flat_state_dict, load_tensors
-from bundle.training.provenance import describe_run
-from bundle.training.weights import publish, write_weights
+from bundle.provenance import describe_run
+from bundle.training.checkpoint import BEST, Checkpoint
+from bundle.weights import flat_state_dict, load_tensors, publish, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +58,12 @@ def finish_segmentation(
         "threshold": threshold,
         "synthetic": synthetic,
         "best_epoch": checkpoint.best_epoch,
-        "validation": {"metric": checkpoint.metric, "best": checkpoint.best_score, "images": len(dice),
-                       "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None]))},
+        "validation": {
+            "metric": checkpoint.metric,
+            "best": checkpoint.best_score,
+            "images": len(dice),
+            "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None])),
+        },
         "training_images": len(datalist["training"]),
         **{key: datalist.get(key) for key in ("name", "dataset_sha256", "fold")},
         "provenance": describe_run(),
@@ -96,5 +99,7 @@ def _predict(
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         probability = inferer(image, network).sigmoid()
-        for picture, lesion, map_ in zip(image.cpu().numpy(), label.cpu().numpy(), probability.cpu().numpy(), strict=True):
+        for picture, lesion, map_ in zip(
+            image.cpu().numpy(), label.cpu().numpy(), probability.cpu().numpy(), strict=True
+        ):
             yield picture[0], lesion[0] > 0.5, map_[0]

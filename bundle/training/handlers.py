@@ -154,7 +154,11 @@ class ProgressBar:
 
     def _open(self, engine: Engine) -> None:
         self.bar = tqdm(
-            total=engine.state.max_epochs, initial=engine.state.epoch, desc=self.description, unit="epoch", mininterval=1
+            total=engine.state.max_epochs,
+            initial=engine.state.epoch,
+            desc=self.description,
+            unit="epoch",
+            mininterval=1,
         )
 
     def _step(self, engine: Engine) -> None:

@@ -70,6 +70,8 @@ def merge_masks(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     for name in names[1:]:
         mask = read_mask(name)
         if mask.shape != merged.shape:
-            raise InputError(name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size")
+            raise InputError(
+                name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size"
+            )
         merged = merged | mask
     return merged

@@ -21,9 +21,43 @@ from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
 from bundle.outputs.files import sha256_of, write_atomically, write_json
-from bundle.training.checkpoint import load_tensors
 
 logger = logging.getLogger(__name__)
+
+
+def save_atomically(obj: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save`` to a temporary name, flush to the disk, rename: the path holds the old or the new, never half."""
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_tensors(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
+    """``torch.load`` without executing anything from the file.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint; train first, or name another output_dir") from None
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); restore it or delete it and train again"
+        ) from None
+
+
+def flat_state_dict(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict as contiguous CPU tensors without DDP's or compile's prefixes: what every MONAI tool loads."""
+    prefixes = ("module.", "_orig_mod.")
+    flat = {}
+    for key, value in network.state_dict().items():
+        while key.startswith(prefixes):
+            key = key.split(".", 1)[1]
+        flat[key] = value.detach().cpu().contiguous().clone()
+    return flat
 
 
 def card_path(weights: str | os.PathLike[str]) -> Path:
@@ -33,9 +67,7 @@ def card_path(weights: str | os.PathLike[str]) -> Path:
 
 def write_weights(weights: str | os.PathLike[str], state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
     """Write a flat state dict and its card, each atomically, the card last."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_atomically(weights, buffer.getvalue())
+    save_atomically(dict(state), weights)
     write_json(card_path(weights), {"sha256": sha256_of(weights), **card})
 
 
@@ -51,7 +83,9 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); restore it from where the weights came from") from None
+        raise UserError(
+            f"{path}: not readable as JSON ({error}); restore it from where the weights came from"
+        ) from None
 
 
 def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:

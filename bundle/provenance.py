@@ -28,9 +28,7 @@ def describe_run() -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU, {torch.get_num_threads()} threads",
+        "device": _device(),
     }
 
 
@@ -53,15 +51,17 @@ def _commit() -> str | None:
     """The commit of the code, with ``+changes`` when files differ from it; None outside a git checkout."""
     root = Path(__file__).resolve().parents[1]
     try:
-        run = [
-            subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True
-            ).stdout
-            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
+        commit, changes = (
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return run[0].strip() + ("+changes" if run[1].strip() else "")
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
 def _version(package: str) -> str | None:

@@ -8,7 +8,6 @@ threshold and the provenance, so that evaluation and inference need no setting r
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
-from bundle.outputs.files import sha256_of, write_atomically, write_json
+from bundle.files import read_json, sha256_of, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +77,7 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: the card is not readable JSON.
     """
     path = card_path(weights)
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not readable as JSON ({error}); restore it from where the weights came from"
-        ) from None
+    return read_json(path, "restore it beside its weights") if path.exists() else {}
 
 
 def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-instantiate", action="store_true", help="do not build networks, losses, transforms …")
     args = parser.parse_args(argv)
 
-    from bundle.config_check import check_file  # after the arguments: torch and MONAI take seconds to import
+    from bundle.config.check import check_file  # after the arguments: torch and MONAI take seconds to import
 
     overrides = _overrides(args.override)
     found = {file: check_file(file, args.base, overrides, not args.no_instantiate) for file in args.files}

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from bundle.errors import InputError
+from bundle.files import read_json, write_json
 
 LABELS = ("benign", "malignant", "normal")
 LESION_LABELS = ("benign", "malignant")
@@ -115,7 +113,7 @@ def read_cases(path: Path) -> CaseList:
     Raises:
         InputError: the file is missing, is no JSON, lacks a field, or its checksum is not that of its cases.
     """
-    content = read_json(path)
+    content = read_json(path, "make it with scripts/prepare_data.py")
     mend = "make it anew with scripts/prepare_data.py"
     try:
         cases = tuple(
@@ -129,48 +127,3 @@ def read_cases(path: Path) -> CaseList:
     if case_list.dataset_sha256 != written:
         raise InputError(path, "was changed: its dataset_sha256 is not that of its cases", mend)
     return case_list
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: the file cannot be read, or is no JSON object.
-    """
-    mend = "make it with scripts/prepare_data.py"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", mend) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"is no JSON file ({error})", mend) from error
-    if not isinstance(content, dict):
-        raise InputError(path, f"holds a JSON {type(content).__name__}, not an object", mend)
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
-    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that its name only ever bears whole content, also with several writers at once.
-
-    Raises:
-        InputError: it cannot be written (a full disk, no permission).
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            path, f"cannot be written ({error.strerror})", "check the folder's space and rights"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

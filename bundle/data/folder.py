@@ -35,9 +35,7 @@ class ImageFolder:
             for bad in self.skipped:
                 print(f"skipped: {bad}", file=sys.stderr)
             done, total = len(self.readable), len(self.readable) + len(self.skipped)
-            print(
-                f"{done} of {total} images are done, {len(self.skipped)} were skipped (listed above)", file=sys.stderr
-            )
+            print(f"{done} of {total} images are done; the others were skipped (listed above)", file=sys.stderr)
             raise SystemExit(SOME_CASES_FAILED)
 
 
@@ -60,9 +58,8 @@ def list_images(dataset_dir: str | os.PathLike[str]) -> ImageFolder:
     skipped = tuple(error for error in results if error is not None)
     if not readable:
         listed = "".join(f"\n  {bad}" for bad in skipped[:5])
-        raise UserError(
-            f"{folder}: no readable image ({', '.join(sorted(IMAGE_SUFFIXES))}) in it; name another folder{listed}"
-        )
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise UserError(f"{folder}: no readable image ({suffixes}) in it; name another folder{listed}")
     return ImageFolder(readable, skipped)
 
 

@@ -22,16 +22,14 @@ from bundle.data.cases import (
     CaseList,
     listing_checksum,
     read_cases,
-    read_json,
     relative_path,
-    write_atomic,
     write_cases,
-    write_json,
 )
 from bundle.data.check import check_dataset, dataset_folder, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
 from bundle.data.splits import PARTS, check_no_group_crosses, k_fold, oversample, parse_ratio, split_cases
 from bundle.errors import InputError, UserError
+from bundle.files import read_json, write_atomically, write_json
 
 CASES = "cases.json"
 DATALIST = "datalist_segmentation.json"
@@ -91,8 +89,8 @@ def prepare(
         if stale.name not in datalists:
             stale.unlink(missing_ok=True)
     write_cases(output_dir / CASES, case_list)
-    write_atomic(output_dir / "groups.csv", _group_table(case_list.cases, pairs))
-    write_atomic(output_dir / "class_counts.png", _plot_counts(datalists[DATALIST]))
+    write_atomically(output_dir / "groups.csv", _group_table(case_list.cases, pairs))
+    write_atomically(output_dir / "class_counts.png", _plot_counts(datalists[DATALIST]))
     # The plain datalist comes last: where it is, all other files are.
     for name in reversed(datalists):
         write_json(output_dir / name, datalists[name])
@@ -105,7 +103,7 @@ def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
         UserError: it is no datalist of this format, a group crosses its parts, or a file is not in dataset_dir.
     """
     file, folder = Path(datalist), Path(dataset_dir).resolve()
-    content = read_json(file)
+    content = read_json(file, _MEND)
     try:
         missing = [key for key in (*HEADER, *LISTS) if key not in content]
         if missing:
@@ -146,7 +144,7 @@ def ensure_prepared(dataset_dir: PathLike, prepared_dir: PathLike, *, split: str
 
 def count_table(prepared_dir: PathLike) -> str:
     """A short text table of the images per class and part of a prepared dataset, and what was left out."""
-    datalist, case_list = read_json(Path(prepared_dir) / DATALIST), read_cases(Path(prepared_dir) / CASES)
+    datalist, case_list = read_json(Path(prepared_dir) / DATALIST, _MEND), read_cases(Path(prepared_dir) / CASES)
     counts = _count_classes(datalist)
     lines = ["".join(f"{text:>12}" for text in ("", *PARTS, "all"))]
     for label in LABELS:

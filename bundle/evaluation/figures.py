@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bundle.errors import UserError
 from bundle.evaluation.segmentation import MISSED_BELOW
-from bundle.outputs.files import write_atomically
+from bundle.files import write_atomically
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"

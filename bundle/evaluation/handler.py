@@ -19,7 +19,7 @@ from ignite.engine import Engine, Events
 from bundle.evaluation.figures import plot_dice_histogram, plot_examples
 from bundle.evaluation.report import write_report
 from bundle.evaluation.segmentation import measure_case, summarise
-from bundle.outputs.files import write_atomically, write_json
+from bundle.files import write_atomically, write_json
 from bundle.provenance import describe_run
 from bundle.readers import read_image
 from bundle.transforms.load import merge_masks
@@ -66,7 +66,8 @@ class SegmentationEvaluation:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _measure(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        output: Any = engine.state.output
+        for item in output:
             path = str(item["image"].meta["filename_or_obj"])
             record = self.records[path]
             probability = item["pred"].as_tensor().squeeze(0).float().cpu().numpy().clip(0, 1)

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bundle.errors import InputError
-from bundle.outputs.files import write_atomically
+from bundle.files import write_atomically
 
 WORST = 10  # cases in the table of the lowest Dice: enough to look at, few enough to print
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
-from bundle.outputs.files import write_json
+from bundle.files import write_json
 from bundle.outputs.png import write_mask, write_overlay
 from bundle.readers import read_image
 
@@ -47,7 +48,8 @@ class WriteMasks:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _write(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        output: Any = engine.state.output
+        for item in output:
             path = Path(str(item["image"].meta["filename_or_obj"]))
             name = output_name(path, self.dataset_dir)
             probability = item["probability"].squeeze(0).float().cpu().numpy()

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from bundle.outputs.files import write_atomically
+from bundle.files import write_atomically
 
 OVERLAY_RGB = (230, 159, 0)  # orange of the Okabe-Ito palette, told apart by colour-blind readers
 FILL_OPACITY = 0.25

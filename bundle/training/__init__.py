@@ -4,7 +4,7 @@
 from .batch import PrepareBatch
 from .checkpoint import Checkpoint
 from .finish import finish_segmentation
-from .handlers import History, ProgressBar, ReseedEachEpoch, StopOnNonFinite
+from .handlers import History, ProgressBar, ReseedEachEpoch, StopEarly, StopOnNonFinite
 
 __all__ = [
     "Checkpoint",
@@ -12,6 +12,7 @@ __all__ = [
     "PrepareBatch",
     "ProgressBar",
     "ReseedEachEpoch",
+    "StopEarly",
     "StopOnNonFinite",
     "finish_segmentation",
 ]

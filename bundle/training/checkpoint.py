@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
@@ -101,20 +102,18 @@ class Checkpoint:
             )
 
     def save(self, engine: Engine) -> None:
-        """Write ``last.pt``, after ``best.pt`` when a validation of this epoch beats the earlier ones."""
+        """Write ``last.pt``, after ``best.pt`` when a validation of this epoch beats the earlier ones.
+
+        Every process keeps the score, the first one writes.
+        """
         if self._validated:
             self._validated = False
             score = float(self.evaluator.state.metrics[self.metric])
             if self.best_score is None or self.sign * score > self.sign * self.best_score:
                 self.best_score, self.best_epoch = score, engine.state.epoch
-                save_atomically(flat_state_dict(self.network), self.folder / BEST)
-        save_atomically(
-            {
-                "epoch": engine.state.epoch,
-                "best_score": self.best_score,
-                "best_epoch": self.best_epoch,
-                "fingerprint": self.fingerprint,
-                "state": {name: item.state_dict() for name, item in self.state.items()},
-            },
-            self.folder / LAST,
-        )
+                if idist.get_rank() == 0:
+                    save_atomically(flat_state_dict(self.network), self.folder / BEST)
+        if idist.get_rank() == 0:
+            state = {name: item.state_dict() for name, item in self.state.items()}
+            record = {"epoch": engine.state.epoch, "best_score": self.best_score, "best_epoch": self.best_epoch}
+            save_atomically({**record, "fingerprint": self.fingerprint, "state": state}, self.folder / LAST)

@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 
 from bundle.evaluation.figures import plot_examples
 from bundle.evaluation.segmentation import choose_threshold, measure_case
-from bundle.outputs.files import write_json
+from bundle.files import write_json
 from bundle.provenance import describe_run
 from bundle.training.checkpoint import BEST, Checkpoint
 from bundle.weights import flat_state_dict, load_tensors, publish, write_weights
@@ -46,6 +47,8 @@ def finish_segmentation(
         datalist: of the run, for the record.
         publish_to: also copy the weights there; phantom weights never are.
     """
+    if idist.get_rank() != 0:
+        return
     folder, network = checkpoint.folder, checkpoint.network
     network.load_state_dict(load_tensors(folder / BEST))
     network.eval()
@@ -99,7 +102,5 @@ def _predict(
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         probability = inferer(image, network).sigmoid()
-        for picture, lesion, map_ in zip(
-            image.cpu().numpy(), label.cpu().numpy(), probability.cpu().numpy(), strict=True
-        ):
-            yield picture[0], lesion[0] > 0.5, map_[0]
+        pictures, lesions, maps = (tensor[:, 0].cpu().numpy() for tensor in (image, label, probability))
+        yield from zip(pictures, lesions > 0.5, maps, strict=True)

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.utils import set_determinism
@@ -16,8 +18,11 @@ from tqdm import tqdm
 
 from bundle.errors import UserError
 from bundle.evaluation.figures import plot_curves
-from bundle.outputs.files import write_json
+from bundle.files import write_json
 from bundle.training.batch import file_names
+from bundle.training.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 class ReseedEachEpoch:
@@ -50,9 +55,11 @@ class StopOnNonFinite:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        loss = float(engine.state.output["loss"].detach())
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        loss = float(output["loss"].detach())
         if not math.isfinite(loss):
-            names = ", ".join(file_names(engine.state.batch)) or "unnamed images"
+            names = ", ".join(file_names(batch)) or "unnamed images"
             raise UserError(
                 f"loss is {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, on {names}; "
                 "look at these files, or lower --learning_rate; the last checkpoint is kept"
@@ -103,9 +110,9 @@ class History:
     @torch.no_grad()
     def _add(self, engine: Engine) -> None:
         # Sums stay on the device: reading them each iteration would stall a GPU.
-        predicted = engine.state.output["pred"] > 0
-        lesion = engine.state.output["label"] > 0.5
-        self._sums["loss"] += engine.state.output["loss"].detach()
+        output: Any = engine.state.output
+        predicted, lesion = output["pred"] > 0, output["label"] > 0.5
+        self._sums["loss"] += output["loss"].detach()
         self._sums["overlap"] += (predicted & lesion).sum()
         self._sums["areas"] += predicted.sum() + lesion.sum()
         self._sums["correct"] += (predicted == lesion).sum()
@@ -116,7 +123,8 @@ class History:
         self._pending = {name: float(value) for name, value in evaluator.state.metrics.items()}
 
     def _finish(self, engine: Engine) -> None:
-        sums = {name: float(value) for name, value in self._sums.items()}
+        # Several processes see different images; the record is of all of them.
+        sums = {name: float(idist.all_reduce(float(value))) for name, value in self._sums.items()}
         figures = {
             "train_loss": sums["loss"] / sums["iterations"],
             "train_dice": 2 * sums["overlap"] / sums["areas"] if sums["areas"] else 0.0,
@@ -127,10 +135,36 @@ class History:
             self.values[name].append((engine.state.epoch, value))
 
     def write(self, _: Engine | None = None) -> None:
-        """Write ``history.json`` and ``curves.png``."""
+        """Write ``history.json`` and ``curves.png``, on the first process only."""
+        if idist.get_rank() != 0:
+            return
         write_json(self.folder / "history.json", self.state_dict())
         if self.values:
             plot_curves(dict(self.values), self.folder / "curves.png", synthetic=self.synthetic)
+
+
+class StopEarly:
+    """End a run when the validation metric has not improved for a while.
+
+    It looks at the checkpoint's best epoch, which is saved, so a resumed run counts on where it was.
+
+    Args:
+        checkpoint: of the run; picks the best epoch.
+        patience: epochs without improvement that are still allowed; None never stops.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, patience: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.patience = patience
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer, after the checkpoint."""
+        engine.add_event_handler(Events.STARTED | Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.patience is not None and engine.state.epoch - self.checkpoint.best_epoch >= self.patience:
+            logger.info("No better epoch since %d: stopping early", self.checkpoint.best_epoch)
+            engine.terminate()
 
 
 class ProgressBar:
@@ -155,6 +189,7 @@ class ProgressBar:
     def _open(self, engine: Engine) -> None:
         self.bar = tqdm(
             total=engine.state.max_epochs,
+            disable=idist.get_rank() != 0,
             initial=engine.state.epoch,
             desc=self.description,
             unit="epoch",

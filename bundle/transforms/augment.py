@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation of a whole batch on the training device: image and mask are warped together, then the image alone varies.
+"""Augmentation of a whole batch on the training device: image and mask warp together, then the image alone varies.
 
 On two CPU cores this costs a few per cent of a training step; the same transforms per image in a DataLoader cost more
 than the small network itself.

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bundle.data.cases import Case, CaseList, read_cases, relative_path, write_atomic, write_cases
-from bundle.errors import InputError, UserError
+from bundle.data.cases import Case, CaseList, read_cases, relative_path, write_cases
+from bundle.errors import InputError
 
 CASES = (
     Case("benign/b (1).png", ("benign/b (1)_mask.png",), "benign", None, (20, 30), "aa", "bb", "g0001"),
@@ -60,21 +59,3 @@ def test_path_out_of_the_folder_is_refused(text: str) -> None:
 
 def test_windows_separators_are_understood() -> None:
     assert relative_path(".\\benign\\a (1).png") == "benign/a (1).png"
-
-
-def test_many_writers_leave_one_whole_file_and_no_rests(tmp_path: Path) -> None:
-    content = [bytes([i]) * 100_000 for i in range(8)]
-    threads = [threading.Thread(target=write_atomic, args=(tmp_path / "a", part)) for part in content]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (tmp_path / "a").read_bytes() in content
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def test_unwritable_target_is_a_user_error(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    with pytest.raises(UserError, match="cannot be written"):
-        write_atomic(tmp_path / "a", b"x")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]

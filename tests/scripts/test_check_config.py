@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.config_check import check_file
+from bundle.config.check import check_file
 from scripts.check_config import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -64,6 +64,27 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     write_atomically(path, json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: str | os.PathLike[str], mend: str = "restore it") -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        mend: what the user can do when it can not be read.
+
+    Raises:
+        InputError: the file cannot be read, or is no JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", mend) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"is no JSON file ({error})", mend) from error
+    if not isinstance(content, dict):
+        raise InputError(path, f"holds a JSON {type(content).__name__}, not an object", mend)
+    return content
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content as 64 lower-case hexadecimal digits.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims about bundle.outputs.files."""
+"""Claims about bundle.files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import InputError
-from bundle.outputs.files import sha256_of, write_atomically, write_json
+from bundle.files import sha256_of, write_atomically, write_json
 
 
 def test_missing_folders_are_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -90,3 +91,14 @@ def test_sha256_equals_that_of_the_content(tmp_path: Path) -> None:
 def test_sha256_of_a_missing_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.pt: cannot be read"):
         sha256_of(tmp_path / "gone.pt")
+
+
+def test_many_writers_leave_one_whole_file_and_no_rests(tmp_path: Path) -> None:
+    content = [bytes([i]) * 100_000 for i in range(8)]
+    threads = [threading.Thread(target=write_atomically, args=(tmp_path / "a", part)) for part in content]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a").read_bytes() in content
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -24,8 +24,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from bundle.config import WORK_IDS, nearest, unused_ids, walk
-from bundle.config_files import Fault, bases_of, load_merged, read_config, require_file
-from bundle.config_rules import (
+from bundle.config.files import Fault, bases_of, load_merged, read_config, require_file
+from bundle.config.rules import (
     argument_faults,
     expression_faults,
     has_stray_hash,

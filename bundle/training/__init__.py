@@ -4,7 +4,7 @@
 from .batch import PrepareBatch
 from .checkpoint import Checkpoint
 from .finish import finish_segmentation
-from .handlers import History, ProgressBar, ReseedEachEpoch, StopEarly, StopOnNonFinite
+from .handlers import History, ProgressBar, ReseedEachEpoch, ShuffleEachEpoch, StopEarly, StopOnNonFinite
 
 __all__ = [
     "Checkpoint",
@@ -12,6 +12,7 @@ __all__ = [
     "PrepareBatch",
     "ProgressBar",
     "ReseedEachEpoch",
+    "ShuffleEachEpoch",
     "StopEarly",
     "StopOnNonFinite",
     "finish_segmentation",

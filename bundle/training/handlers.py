@@ -14,6 +14,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.utils import set_determinism
+from torch.utils.data import DistributedSampler
 from tqdm import tqdm
 
 from bundle.errors import UserError
@@ -86,7 +87,7 @@ class History:
         self._pending: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer, before the checkpoint that saves this record."""
+        """Register with a trainer, after the handler that validates and before the checkpoint that saves this."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         self.evaluator.add_event_handler(Events.COMPLETED, self._note_validation)
@@ -212,3 +213,21 @@ class ProgressBar:
         # ignite swallows an exception once a handler listens to EXCEPTION_RAISED.
         if error:
             raise error[0]
+
+
+class ShuffleEachEpoch:
+    """Tell a distributed sampler the epoch, so that every epoch has its own order, the same in all processes.
+
+    Args:
+        sampler: a ``DistributedSampler``.
+    """
+
+    def __init__(self, sampler: DistributedSampler) -> None:
+        self.sampler = sampler
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.sampler.set_epoch(engine.state.epoch)

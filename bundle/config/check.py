@@ -58,6 +58,8 @@ def check_file(
     """
     for file in (path, *bases):
         require_file(file)
+    if path.name == "metadata.json":  # MONAI merges it as `_meta_`: it holds no components and nothing refers to it
+        return read_config(path)[1]
     bases = bases or bases_of(path)
     config, own_ids, faults = load_merged([*bases, path], overrides or {})
     if not config:

@@ -17,7 +17,7 @@ from monai.bundle.utils import merge_kv
 from bundle.config import nearest, walk
 from bundle.errors import InputError
 
-_OVERLAY = re.compile(r"^#\s*overlay of:(.*)$", re.MULTILINE | re.IGNORECASE)
+_OVERLAY = re.compile(r"""^(?:#|\s*"_desc_":\s*")\s*overlay of:(.*)$""", re.MULTILINE | re.IGNORECASE)
 _FILE_NAME = re.compile(r"[^\s,]+\.(?:json|ya?ml)\b")
 _DOT = "; write it with a dot and a signed exponent (1.0e-4)"
 
@@ -41,7 +41,10 @@ def require_file(path: Path) -> None:
 
 
 def bases_of(path: Path) -> list[Path]:
-    """Return the files that an overlay's comment line `# overlay of: train.json, other.yaml` names, beside it."""
+    """Return the files that an overlay's comment line `# overlay of: train.json, other.yaml` names, beside it.
+
+    JSON has no comments; there `"_desc_": "overlay of: train.json"` says the same.
+    """
     found = _OVERLAY.search(path.read_text(encoding="utf-8", errors="replace"))
     return [path.parent / name for name in _FILE_NAME.findall(found.group(1))] if found else []
 

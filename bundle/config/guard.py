@@ -10,7 +10,7 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import UserError
@@ -101,9 +101,11 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
 
     Raises:
         UserError: at least one id is unknown. MONAI wraps it in a RuntimeError for callers of its Python interface
-            (`error.__cause__` is the UserError); under `python -m monai.bundle` the line is printed to stderr and the
-            process ends with code 2.
+            (`error.__cause__` is the UserError). Under `python -m monai.bundle` this and every later UserError is
+            printed as one line and the process ends with code 2.
     """
+    if _is_monai_command_line():
+        sys.excepthook = _print_user_errors_as_one_line
     config = _running_parser().config
     if not isinstance(config, dict):
         raise UserError("the config is no mapping of ids; start from one of the files in configs/")
@@ -114,12 +116,7 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
         return
     valid = [id_.replace("::", "#") for id_, _ in walk({k: v for k, v in config.items() if k not in (*unknown, "")})]
     faults = " | ".join(f"config id `{id_}` is used by nothing{nearest(id_, valid)}" for id_ in unknown)
-    error = UserError(f"{faults}; correct the name in the override or overlay, or leave it out")
-    if _is_monai_command_line():
-        print(f"error: {error}", file=sys.stderr)
-        # SystemExit passes through MONAI and fire without their traceback of 40 lines.
-        raise SystemExit(2) from error
-    raise error
+    raise UserError(f"{faults}; correct the name in the override or overlay, or leave it out")
 
 
 def _running_parser() -> ConfigParser:
@@ -137,6 +134,19 @@ def _running_parser() -> ConfigParser:
                 return value
         frame = frame.f_back
     raise UserError("refuse_unknown_ids runs only inside a MONAI config; put it first in the `run` list of the config")
+
+
+def _print_user_errors_as_one_line(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """A `sys.excepthook`: MONAI wraps errors of components, and a user's mistake shall not show 40 lines of it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+            raise SystemExit(2)  # the interpreter takes the exit code from an exception of the hook
+        cause = cause.__cause__ or cause.__context__
+    sys.__excepthook__(kind, error, traceback)
 
 
 def _is_monai_command_line() -> bool:

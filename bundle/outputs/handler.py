@@ -40,12 +40,17 @@ class WriteMasks:
         self.dataset_dir = Path(dataset_dir)
         self.threshold = float(threshold)
         self.skipped = images.skipped
-        self.bar = tqdm(total=len(images.readable), desc="segmenting", unit="image")
+        self.total = len(images.readable)
+        self.bar: tqdm[Any] = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output holds ``pred`` (0/1) and ``probability`` at native size."""
+        engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
         engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _open(self, _: Engine) -> None:
+        self.bar = tqdm(total=self.total, desc="segmenting", unit="image")
 
     def _write(self, engine: Engine) -> None:
         output: Any = engine.state.output

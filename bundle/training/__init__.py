@@ -4,7 +4,7 @@
 from .batch import PrepareBatch
 from .checkpoint import Checkpoint
 from .finish import finish_segmentation
-from .handlers import History, ProgressBar, ReseedEachEpoch, ShuffleEachEpoch, StopEarly, StopOnNonFinite
+from .handlers import History, ProgressBar, ReseedEachEpoch, ShuffleEachEpoch, StopEarly, StopOnNonFinite, shared
 
 __all__ = [
     "Checkpoint",
@@ -16,4 +16,5 @@ __all__ = [
     "StopEarly",
     "StopOnNonFinite",
     "finish_segmentation",
+    "shared",
 ]

@@ -50,7 +50,8 @@ def finish_segmentation(
     if idist.get_rank() != 0:
         return
     folder, network = checkpoint.folder, checkpoint.network
-    network.load_state_dict(load_tensors(folder / BEST))
+    if (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
+        network.load_state_dict(load_tensors(folder / BEST))
     network.eval()
     cases = list(_predict(network, dataloader, prepare_batch, inferer, device))
     threshold = choose_threshold((probability, lesion) for _, lesion, probability in cases)

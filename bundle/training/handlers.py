@@ -26,6 +26,14 @@ from bundle.training.checkpoint import Checkpoint
 logger = logging.getLogger(__name__)
 
 
+def shared(handler: Any) -> Any:
+    """Return a handler that other parts of a config refer to as well.
+
+    MONAI's tools read every entry of a handlers list as a component with a ``_target_``; a plain "@id" crashes them.
+    """
+    return handler
+
+
 class ReseedEachEpoch:
     """Make every epoch draw the same random numbers whether the run was interrupted before it or not.
 

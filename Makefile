@@ -1,0 +1,47 @@
+# One command per wish. Needs Python >= 3.10 (with venv) and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -W ignore -m monai.bundle run
+
+.PHONY: help demo test check nightly format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.runtime: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.runtime  ## train and evaluate on a SYNTHETIC phantom, from nothing, in minutes on a laptop
+	$(RUN) training --config_file configs/train.json
+	$(RUN) --config_file configs/evaluate.json
+	@echo
+	@echo "SYNTHETIC phantom, not for clinical use. Look at:"
+	@ls -1 runs/segmentation_phantom/curves.png runs/segmentation_phantom/examples.png \
+	       runs/segmentation_phantom/evaluation/report.html
+
+test: $(VENV)/.dev  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## style, types, configs, pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_config.py configs/*.json configs/*.yaml
+	$(BIN)/python scripts/write_docs.py --check
+
+nightly: $(VENV)/.dev  ## the slow tests: whole runs, real data where BUSI_DIR names it
+	$(BIN)/python -m pytest -m slow
+
+format: $(VENV)/.dev  ## let ruff mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and the caches, never data or runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.engines import SupervisedTrainer
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import InputError, UserError
@@ -61,7 +62,9 @@ def measure_training(
         data = Path(dataset_dir or Path(folder) / "data")
         if dataset_dir is None:
             make_phantom(data, counts=PHANTOM, size_range=((96, 128), (96, 128)))
-        parser = _open([os.fspath(file) for file in config], data, Path(folder), dict(overrides or {}), iterations)
+        parser = _open(
+            [os.fspath(file) for file in config], data, Path(folder), dict(overrides or {}), rounds, iterations
+        )
         timings = _alternate(parser, rounds, iterations)
         bare, loop = (statistics.median(entry[kind] for entry in timings) for kind in ("bare", "loop"))
         ratios = [entry["loop"] / entry["bare"] for entry in timings]
@@ -82,7 +85,9 @@ def measure_training(
         }
 
 
-def _open(config: list[str], data: Path, folder: Path, overrides: dict[str, Any], iterations: int) -> ConfigParser:
+def _open(
+    config: list[str], data: Path, folder: Path, overrides: dict[str, Any], rounds: int, iterations: int
+) -> ConfigParser:
     """Read the config as ``monai.bundle run`` does, with outputs in a temporary folder and the epoch's length fixed."""
     fixed = {
         "dataset_dir": str(data),
@@ -90,6 +95,7 @@ def _open(config: list[str], data: Path, folder: Path, overrides: dict[str, Any]
         "prepared_dir": str(folder / "prepared"),
         "val_interval": NEVER,
         "patience": None,
+        "max_epochs": rounds + 1,
         "training_records": f"$(@datalist['training'] * (@batch_size * {iterations}))[:@batch_size * {iterations}]",
     }
     workflow = ConfigWorkflow(
@@ -103,7 +109,7 @@ def _alternate(parser: ConfigParser, rounds: int, iterations: int) -> list[dict[
     """Run bare and loop rounds in turns; return the images/s of each pair of rounds."""
     device = torch.device(_plainly(lambda: parser.get_parsed_content("device")))
     trainer = _plainly(lambda: parser.get_parsed_content("train#trainer"))
-    step = _bare_step(parser, device, trainer.amp)
+    step = _bare_step(parser, trainer, device)
     images = iterations * int(parser.get_parsed_content("batch_size"))
     timings: list[dict[str, float]] = []
     started = 0.0
@@ -118,7 +124,6 @@ def _alternate(parser: ConfigParser, rounds: int, iterations: int) -> list[dict[
             for _ in range(iterations):
                 step()
         if engine.state.epoch > rounds:
-            engine.terminate()
             return
         began = _clock(device)
         for _ in range(iterations):
@@ -131,7 +136,7 @@ def _alternate(parser: ConfigParser, rounds: int, iterations: int) -> list[dict[
     return timings
 
 
-def _bare_step(parser: ConfigParser, device: torch.device, amp: bool) -> Callable[[], None]:
+def _bare_step(parser: ConfigParser, trainer: SupervisedTrainer, device: torch.device) -> Callable[[], None]:
     """Return one training step of the config's network, loss and optimizer without anything around them."""
     # A second parser of the same config, so that the loop's own weights and schedule stay untouched.
     own = ConfigParser(parser.get())
@@ -139,15 +144,13 @@ def _bare_step(parser: ConfigParser, device: torch.device, amp: bool) -> Callabl
         own.get_parsed_content(name) for name in ("network", "loss", "optimizer", "train#inferer")
     )
     network.train()
-    shape = (int(own.get_parsed_content("batch_size")), 1, *own.get_parsed_content("spatial_size"))
-    random = torch.Generator().manual_seed(0)
-    image = torch.rand(shape, generator=random).to(device, memory_format=torch.channels_last)
-    label = (torch.rand(shape, generator=random) < 0.1).float().to(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=amp)
+    first, label = trainer.prepare_batch(next(iter(trainer.data_loader)), device)
+    image = torch.rand_like(first)  # shape, type and memory layout as the loop has them
+    scaler = torch.amp.GradScaler(device.type, enabled=trainer.amp)
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, enabled=amp):
+        with torch.autocast(device.type, enabled=trainer.amp):
             value = loss(inferer(image, network), label)
         scaler.scale(value).backward()
         scaler.step(optimizer)

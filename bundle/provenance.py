@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -40,11 +41,14 @@ def _command() -> str:
 
 
 def _without_folders(word: str) -> str:
-    """Shorten an absolute path to its last part: results are published, and folders can name people."""
+    """Shorten absolute paths to their last part: results are published, and folders can name people."""
     option, equals, value = word.partition("=")
     if equals and os.path.isabs(value):
         return f"{option}={Path(value).name}"
-    return Path(word).name if os.path.isabs(word) else word
+    if os.path.isabs(word):
+        return Path(word).name
+    # Inside a list, as in --config_file "['configs/train.json','/home/ann/more.yaml']".
+    return re.sub(r"(?<=[\['\",\s])/[^'\",\]]+", lambda path: Path(path[0]).name, word)
 
 
 def _commit() -> str | None:

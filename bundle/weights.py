@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,18 +141,17 @@ def publish(weights: str | os.PathLike[str], target: str | os.PathLike[str]) -> 
     reach of tools that take any ``*.pt`` beside ``model.pt``.
     """
     target = Path(target)
-    if target.exists():
-        digest = sha256_of(target)
-        if digest == sha256_of(weights):
-            return
-        versions = target.parent / "versions"
-        versions.mkdir(parents=True, exist_ok=True)
-        kept = versions / f"{target.stem}-{digest[:8]}{target.suffix}"
-        shutil.copy2(target, kept)
+    digest = sha256_of(target) if target.exists() else None
+    if digest is not None and digest != sha256_of(weights):
+        kept = target.parent / "versions" / f"{target.stem}-{digest[:8]}{target.suffix}"
+        write_atomically(kept, target.read_bytes())
         if card_path(target).exists():
-            shutil.copy2(card_path(target), card_path(kept))
+            write_atomically(card_path(kept), card_path(target).read_bytes())
         logger.info("The former weights are kept as %s", kept)
     write_atomically(target, Path(weights).read_bytes())
     if card_path(weights).exists():
         write_atomically(card_path(target), card_path(weights).read_bytes())
+    else:
+        # A card of the former weights would make the new ones look damaged.
+        card_path(target).unlink(missing_ok=True)
     logger.info("Published %s as %s", weights, target)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
 
+ROOT = Path(__file__).resolve().parents[1]
 _QUICK = {"rounds": 2, "iterations": 3}
 
 
@@ -64,7 +64,8 @@ def _positive(text: str) -> int:
 
 
 def _table(result: dict[str, Any]) -> str:
-    settings, lowest, highest = result["settings"], *result["ratio_range"]
+    settings = result["settings"]
+    lowest, highest = result["ratio_range"]
     size = "×".join(str(length) for length in settings["spatial_size"])
     return "\n".join(
         [

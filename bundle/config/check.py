@@ -20,6 +20,7 @@ from monai.metrics import Metric
 from monai.transforms import Transform
 from monai.utils import CompInitMode
 from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -235,4 +236,9 @@ class _Check:
 
 
 def _is_buildable(component: Any) -> bool:
-    return isinstance(component, type) and issubclass(component, _BUILDABLE)
+    # DistributedDataParallel needs a process group, which only torchrun sets up.
+    return (
+        isinstance(component, type)
+        and issubclass(component, _BUILDABLE)
+        and not issubclass(component, DistributedDataParallel)
+    )

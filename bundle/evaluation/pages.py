@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded results (docs/results/*.json) and the pages that are generated from them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bundle.errors import InputError, UserError
+from bundle.evaluation.segmentation import MISSED_BELOW
+from bundle.files import read_json, write_json
+
+PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2"}
+BENCHMARK = "benchmark_training"
+RECIPES = ("paper", "ours")
+SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
+_METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
+_SPEEDS = ("settings", "rounds", "bare_images_per_second", "loop_images_per_second", "ratio", "provenance")
+_MEND = "record it again with scripts/record_result.py"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+PathLike = str | os.PathLike[str]
+
+
+def record_result(
+    metrics_file: PathLike,
+    results_dir: PathLike,
+    name: str,
+    *,
+    title: str,
+    recipe: str,
+    row: int | None = None,
+    note: str = "",
+    allow_synthetic: bool = False,
+) -> Path:
+    """Copy the ``metrics.json`` of an evaluation to the recorded results, with what the pages say of it added.
+
+    Args:
+        metrics_file: as ``bundle.evaluation.SegmentationEvaluation`` wrote it; kept whole.
+        results_dir: where results are recorded; a former one of the same name is replaced.
+        name: of the file, without suffix: lower-case letters, digits and underscores.
+        title: of the run on the pages.
+        recipe: ``paper`` or ``ours``.
+        row: of the paper's Table 1, where the run repeats one.
+        note: a sentence for the run's section.
+        allow_synthetic: also record a result on the synthetic phantom.
+
+    Returns:
+        the recorded file.
+
+    Raises:
+        UserError: the file is no such metrics, the name or the recipe is not allowed, or the data are synthetic.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+", name) or name.startswith("benchmark"):
+        raise UserError(f"--name {name}: use lower-case letters, digits and underscores, such as busi_ours_seed0")
+    if recipe not in RECIPES:
+        raise UserError(f"--recipe {recipe}: choose one of {', '.join(RECIPES)}")
+    mend = "give the metrics.json of an evaluation run"
+    metrics = read_json(metrics_file, mend)
+    _require(metrics_file, metrics, _METRICS, mend)
+    if metrics["synthetic"] and not allow_synthetic:
+        raise InputError(
+            metrics_file, "its data are synthetic and say nothing about patients", "or add --allow-synthetic"
+        )
+    target = Path(results_dir) / f"{name}.json"
+    write_json(target, {"title": title, "recipe": recipe, "row": row, "note": note, **metrics})
+    return target
+
+
+def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
+    """Return the text of every generated page, by file name.
+
+    Args:
+        results_dir: recorded results; none at all makes pages that say so.
+        root: of the bundle, whose ``configs/metadata.json``, ``configs/train.json`` and, if there,
+            ``models/model.json`` are quoted.
+
+    Raises:
+        InputError: a file is no readable JSON or lacks what the pages show.
+    """
+    root = Path(root)
+    card = root / "models" / "model.json"
+    shipped = read_json(card).get("sha256") if card.is_file() else None
+    results, benchmark = [], None
+    for file in sorted(Path(results_dir).glob("*.json")):
+        content = read_json(file, _MEND)
+        if file.stem == BENCHMARK:
+            _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")
+            benchmark = content
+        else:
+            _require(file, content, ("title", "recipe", "row", "note", *_METRICS), _MEND)
+            _require(file, content["lesions"], SCORES, _MEND)
+            weights = content["weights"]
+            results.append(
+                {**content, "name": file.stem, "shipped": bool(shipped) and shipped == weights.get("sha256")}
+            )
+    # The paper's recipe first, by its rows, then ours: the order in which a reader compares.
+    results.sort(key=lambda result: (RECIPES.index(result["recipe"]), result["row"] or 0, result["name"]))
+    # No autoescape: the pages are Markdown, and texts from outside pass through `cell` and `code`.
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "number": _number, "size": _size, "widths": _widths, "code": _code}
+    return {
+        page: environment.get_template(template).render(
+            results=results,
+            benchmark=benchmark,
+            shipped=bool(shipped),
+            missed_below=MISSED_BELOW,
+            metadata=read_json(root / "configs" / "metadata.json"),
+            train=read_json(root / "configs" / "train.json"),
+        )
+        for page, template in PAGES.items()
+    }
+
+
+def _require(file: PathLike, content: Mapping[str, Any], keys: tuple[str, ...], mend: str) -> None:
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise InputError(file, f"lacks {', '.join(missing)}", mend)
+
+
+def _number(value: Mapping[str, float | None] | float | None, digits: int = 3, scale: float = 1, unit: str = "") -> str:
+    """Return "estimate [low, high]" of an interval, or one number; "–" where it is not defined."""
+    if value is None:
+        return "–"
+    if not isinstance(value, Mapping):
+        return f"{value * scale:.{digits}f}{unit}"
+    estimate, low, high = value["estimate"], value["low"], value["high"]
+    text = _number(estimate, digits, scale, unit)
+    if estimate is None or low is None or high is None:
+        return text
+    return f"{text} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
+def _cell(value: Any) -> str:
+    """Return text as one line that neither ends a table cell nor opens an HTML tag."""
+    if value is None or value == "":
+        return "not recorded"
+    return " ".join(str(value).split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def _code(value: Any) -> str:
+    """Return text as a code span of one line."""
+    return f"`{' '.join(str(value).replace('`', '').split())}`" if value else "not recorded"
+
+
+def _size(value: list[int] | None) -> str:
+    return "×".join(str(length) for length in value) if value else "not recorded"
+
+
+def _widths(value: list[int] | None) -> str:
+    return "-".join(str(width) for width in value) if value else "not recorded"

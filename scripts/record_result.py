@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record the metrics.json of an evaluation in docs/results/, from which scripts/write_docs.py writes the pages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bundle.config import one_line_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code, 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("metrics", type=Path, help="RUN_FOLDER/evaluation/metrics.json")
+    parser.add_argument("--name", required=True, help="of the recorded file, such as busi_ours_seed0")
+    parser.add_argument("--title", required=True, help="of the run on the pages")
+    parser.add_argument("--recipe", required=True, choices=["paper", "ours"])
+    parser.add_argument("--row", type=int, choices=[1, 2, 3, 4], help="of the paper's Table 1, if the run repeats one")
+    parser.add_argument("--note", default="", help="a sentence for the run's section")
+    parser.add_argument("--allow-synthetic", action="store_true", help="record a result on the synthetic phantom")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "docs" / "results", help="where to record it; default: docs/results"
+    )
+    options = parser.parse_args(argv)
+
+    from bundle.evaluation.pages import record_result  # after the arguments: it loads torch, which takes seconds
+
+    target = record_result(
+        options.metrics,
+        options.results,
+        options.name,
+        title=options.title,
+        recipe=options.recipe,
+        row=options.row,
+        note=options.note,
+        allow_synthetic=options.allow_synthetic,
+    )
+    print(f"Recorded as {target}; run scripts/write_docs.py to renew the pages")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

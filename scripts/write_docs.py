@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write docs/results.md and docs/README.md (the model card) from the recorded results in docs/results/."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bundle.config import one_line_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write the pages; with --check write nothing and return 1 if one differs. Returns 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is not up to date")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages; default: docs")
+    options = parser.parse_args(argv)
+
+    from bundle.evaluation.pages import render_pages  # after the arguments: it loads torch, which takes seconds
+    from bundle.files import write_atomically
+
+    outdated = []
+    for name, text in render_pages(options.docs / "results", ROOT).items():
+        page = options.docs / name
+        if page.is_file() and page.read_text(encoding="utf-8") == text:
+            continue
+        outdated.append(page)
+        if not options.check:
+            write_atomically(page, text)
+    for page in outdated:
+        print(f"{page}: is not what its JSON says; run scripts/write_docs.py" if options.check else f"Written: {page}")
+    return int(options.check and bool(outdated))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about the command lines scripts/record_result.py and scripts/write_docs.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bundle.evaluation.segmentation import measure_case, summarise
+from scripts import record_result, write_docs
+
+RECIPE = ["--title", "Ours, seed 0", "--recipe", "ours"]
+
+
+def fabricate(folder: Path, synthetic: bool = False, shift: int = 2, **weights: Any) -> Path:
+    """Write the metrics.json of an evaluation of squares that are predicted `shift` pixels too low."""
+    rows = []
+    for number in range(12):
+        lesion, probability = np.zeros((30, 40), bool), np.zeros((30, 40))
+        lesion[8:20, 8:20] = number < 10
+        probability[8 + shift : 20 + shift, 8:20] = number < 11
+        label = "normal" if number >= 10 else ("benign", "malignant")[number % 2]
+        scores = asdict(measure_case(probability, lesion))
+        rows.append({"image": f"{number}.png", "class": label, "group": str(number), **scores})
+    training = {"command": "python -m monai.bundle run training --seed 0", "commit": "c" * 40, "device": "CPU"}
+    card = {"sha256": "ab" * 32, "filters": [16, 32], "spatial_size": [128, 96], "training_images": 98, "seed": 7}
+    metrics = {
+        "synthetic": synthetic,
+        "threshold": 0.45,
+        **summarise(rows, draws=50),
+        "weights": {**card, "provenance": training, **weights},
+        "provenance": {"command": "python -m monai.bundle run evaluating", "dataset_sha256": "de" * 32},
+    }
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(metrics))
+    return path
+
+
+def record(metrics: Path, docs: Path, *options: str, name: str = "busi_ours_seed0") -> int:
+    return record_result.main([str(metrics), "--results", str(docs / "results"), "--name", name, *options])
+
+
+def page(docs: Path, name: str = "results.md") -> str:
+    assert write_docs.main(["--docs", str(docs)]) == 0
+    return (docs / name).read_text(encoding="utf-8")
+
+
+def test_pages_of_the_repository_are_current(capsys: pytest.CaptureFixture[str]) -> None:
+    code = write_docs.main(["--check"])
+    assert code == 0, capsys.readouterr().out
+
+
+def test_check_notices_an_edited_page_and_leaves_it(tmp_path: Path) -> None:
+    arguments = ["--docs", str(tmp_path), "--check"]
+    assert write_docs.main(arguments) == 1
+    assert list(tmp_path.iterdir()) == []
+    page(tmp_path)
+    assert write_docs.main(arguments) == 0
+    edited = page(tmp_path).replace("93.23", "99.23")
+    (tmp_path / "results.md").write_text(edited, encoding="utf-8")
+    assert write_docs.main(arguments) == 1
+    assert (tmp_path / "results.md").read_text(encoding="utf-8") == edited
+
+
+def test_pages_without_results_say_so(tmp_path: Path) -> None:
+    assert "No result is recorded yet" in page(tmp_path)
+    assert "No measurement is recorded yet" in page(tmp_path)
+    card = page(tmp_path, "README.md")
+    assert "No result is recorded yet" in card
+    assert "This is not a medical device" in card
+    assert "10.1016/j.dib.2019.104863" in card
+
+
+def test_recorded_numbers_stand_in_both_pages(tmp_path: Path) -> None:
+    metrics = fabricate(tmp_path)
+    assert record(metrics, tmp_path, *RECIPE) == 0
+    lesions = json.loads(metrics.read_text())["lesions"]
+    dice = lesions["dice"]
+    told = f"{dice['estimate']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}]"
+    background = f"| {100 * lesions['background_accuracy']['estimate']:.1f} "
+    for name in ("results.md", "README.md"):
+        lines = page(tmp_path, name).splitlines()
+        row = next(line for line in lines if line.startswith("| ") and "Ours, seed 0" in line)
+        assert told in row
+        assert background in row
+    results = page(tmp_path)
+    for fact in ("16-32", "128×96", "| 98 |", "ab" * 32, "de" * 32, "c" * 40, "run training --seed 0", "Seed: 7"):
+        assert fact in results
+    assert "93.23" in results
+    assert "quoted" in results
+
+
+def test_every_table_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:
+    record(fabricate(tmp_path), tmp_path, "--title", "a | b <script>", "--recipe", "paper", "--row", "2", name="row2")
+    text = page(tmp_path)
+    assert "<script" not in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_score_that_is_not_defined_is_a_dash(tmp_path: Path) -> None:
+    record(fabricate(tmp_path, shift=0), tmp_path, *RECIPE)
+    recorded = tmp_path / "results" / "busi_ours_seed0.json"
+    content = json.loads(recorded.read_text())
+    content["normals"]["false_positive_rate"] = {"estimate": None, "low": None, "high": None}
+    recorded.write_text(json.dumps(content))
+    assert "| – |" in page(tmp_path)
+
+
+def test_record_keeps_the_metrics_whole(tmp_path: Path) -> None:
+    metrics = fabricate(tmp_path)
+    assert record(metrics, tmp_path, *RECIPE, "--note", "A note.") == 0
+    recorded = json.loads((tmp_path / "results" / "busi_ours_seed0.json").read_text())
+    added = {key: recorded.pop(key) for key in ("title", "recipe", "row", "note")}
+    assert added == {"title": "Ours, seed 0", "recipe": "ours", "row": None, "note": "A note."}
+    assert recorded == json.loads(metrics.read_text())
+
+
+def test_synthetic_result_is_refused_unless_allowed_and_then_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = fabricate(tmp_path, synthetic=True)
+    assert record(metrics, tmp_path, *RECIPE) == 2
+    assert "--allow-synthetic" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+    assert record(metrics, tmp_path, *RECIPE, "--allow-synthetic") == 0
+    assert "**SYNTHETIC**" in page(tmp_path)
+    assert "**SYNTHETIC**" in page(tmp_path, "README.md")
+
+
+def test_runs_stand_in_the_order_of_the_papers_rows_and_ours_last(tmp_path: Path) -> None:
+    metrics = fabricate(tmp_path)
+    record(metrics, tmp_path, *RECIPE, name="a_ours")
+    for row in ("3", "1"):
+        record(metrics, tmp_path, "--title", f"Row {row}", "--recipe", "paper", "--row", row, name=f"row{row}")
+    assert re.findall(r'<a id="(.*?)"', page(tmp_path)) == ["row1", "row3", "a_ours"]
+
+
+def test_speed_stands_on_the_page(tmp_path: Path) -> None:
+    settings = {"batch_size": 8, "spatial_size": [64, 64], "filters": [4], "precision": "float32", "data": "phantom"}
+    speeds = {"bare_images_per_second": 200.0, "loop_images_per_second": 180.0, "ratio": 0.9, "rounds": [{}] * 6}
+    (tmp_path / "results").mkdir()
+    content = {"settings": settings, **speeds, "provenance": {"command": "python benchmark.py training"}}
+    (tmp_path / "results" / "benchmark_training.json").write_text(json.dumps(content))
+    assert "| training loop | 180.0 | 90 |" in page(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "no JSON"), ("{}", "lacks"), ("[]", "not an object")])
+def test_file_that_is_no_result_is_named(
+    tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    bad = tmp_path / "results" / "bad.json"
+    bad.write_text(text)
+    assert record(bad, tmp_path, *RECIPE) == 2
+    assert write_docs.main(["--docs", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("bad.json" in line and reason in line for line in lines)
+    assert not (tmp_path / "results.md").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "With Space", "benchmark_training", ""])
+def test_name_that_is_no_plain_word_is_refused(tmp_path: Path, name: str) -> None:
+    assert record(fabricate(tmp_path), tmp_path, *RECIPE, name=name) == 2
+    assert not (tmp_path / "results").exists()

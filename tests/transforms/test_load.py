@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.transforms.load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from PIL import Image
+
+from bundle.errors import InputError
+from bundle.transforms import LoadLesionMaskd, LoadUltrasoundd
+from bundle.transforms.load import merge_masks
+
+
+def _write(path: Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return _write(tmp_path / "image.png", np.random.default_rng(0).integers(0, 256, (30, 50), np.uint8))
+
+
+def test_a_non_square_image_comes_as_height_times_width_in_zero_to_one(picture: Path) -> None:
+    image = LoadUltrasoundd("image")({"image": picture, "class": "benign"})["image"]
+    assert isinstance(image, MetaTensor)
+    assert (image.shape, image.dtype) == ((1, 30, 50), torch.float32)
+    np.testing.assert_allclose(image[0].numpy(), np.asarray(Image.open(picture)) / 255.0, atol=1e-6)
+
+
+def test_metadata_tells_the_file_the_size_and_that_the_spacing_is_unknown(picture: Path) -> None:
+    meta = LoadUltrasoundd("image")({"image": str(picture)})["image"].meta
+    assert meta["filename_or_obj"] == str(picture)
+    assert tuple(meta["spatial_shape"]) == (30, 50)
+    assert np.isnan(meta["spacing_mm"]).all()
+    assert meta["warnings"] == ""
+
+
+def test_colour_is_told_in_the_warnings(tmp_path: Path) -> None:
+    path = _write(tmp_path / "doppler.png", np.full((8, 8, 3), (200, 30, 30), np.uint8))
+    assert "coloured" in LoadUltrasoundd("image")({"image": path})["image"].meta["warnings"]
+
+
+def test_a_batch_names_each_of_its_files(tmp_path: Path) -> None:
+    names = [str(_write(tmp_path / f"{name}.png", np.zeros((6, 9), np.uint8))) for name in "ab"]
+    loader = DataLoader(Dataset([{"image": name} for name in names], LoadUltrasoundd("image")), batch_size=2)
+    batch = next(iter(loader))["image"]
+    assert batch.shape == (2, 1, 6, 9)
+    assert batch.meta["filename_or_obj"] == names
+
+
+def test_a_bad_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for transform in (LoadUltrasoundd("image"), LoadLesionMaskd("image")):
+        with pytest.raises(InputError, match=r"torn\.png"):
+            transform({"image": tmp_path / "torn.png"})
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> list[Path]:
+    first, second = np.zeros((12, 20), np.uint8), np.zeros((12, 20), np.uint8)
+    first[2:5, 3:9] = 255
+    second[6:10, 8:18] = 1
+    return [_write(tmp_path / "a_mask.png", first), _write(tmp_path / "a_mask_1.png", second)]
+
+
+def test_one_mask_file_is_read_as_zero_and_one(masks: list[Path]) -> None:
+    for given in (masks[0], str(masks[0]), masks[:1]):
+        label = LoadLesionMaskd("label")({"label": given})["label"]
+        assert (label.shape, label.dtype) == ((1, 12, 20), torch.float32)
+        assert label.unique().tolist() == [0, 1]
+        assert int(label.sum()) == 3 * 6
+
+
+def test_several_mask_files_are_merged_by_or(masks: list[Path]) -> None:
+    label = LoadLesionMaskd("label")({"label": [str(path) for path in masks]})["label"]
+    assert label.unique().tolist() == [0, 1]
+    assert int(label.sum()) == 3 * 6 + 4 * 10
+    assert np.array_equal(label[0].numpy() > 0, merge_masks(masks[0]) | merge_masks(masks[1]))
+
+
+def test_masks_of_two_sizes_are_refused_with_both_names(masks: list[Path], tmp_path: Path) -> None:
+    other = _write(tmp_path / "a_mask_2.png", np.zeros((12, 21), np.uint8))
+    with pytest.raises(InputError, match=r"a_mask_2\.png.*a_mask\.png"):
+        LoadLesionMaskd("label")({"label": [masks[0], other]})
+
+
+def test_a_missing_key_is_passed_over_only_when_that_is_allowed(masks: list[Path]) -> None:
+    assert LoadLesionMaskd("label", allow_missing_keys=True)({"image": 1}) == {"image": 1}
+    with pytest.raises(KeyError):
+        LoadLesionMaskd("label")({"image": 1})
+
+
+def test_the_record_that_was_given_is_not_changed(picture: Path) -> None:
+    record = {"image": picture}
+    LoadUltrasoundd("image")(record)
+    assert record == {"image": picture}

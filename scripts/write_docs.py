@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/results.md and docs/README.md (the model card) from the recorded results in docs/results/."""
+"""Write docs/results.md, docs/README.md (the model card) and the README's results from the recorded results in docs/results/."""
 
 from __future__ import annotations
 

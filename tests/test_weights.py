@@ -153,7 +153,8 @@ def test_settings_come_from_the_card_and_else_from_the_defaults(weights: Path, t
 
 
 def test_a_flat_state_dict_has_no_prefixes_and_owns_its_memory() -> None:
-    network = _network().to(memory_format=torch.channels_last)
+    network = _network()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped = torch.nn.Module()
     wrapped.module = torch.nn.Module()
     wrapped.module._orig_mod = network

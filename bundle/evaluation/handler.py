@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 
 from bundle.evaluation.figures import plot_dice_histogram, plot_examples
@@ -61,16 +63,20 @@ class SegmentationEvaluation:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output ``pred`` is a probability map per image, inverted to native size."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._measure)
         engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, _: Engine) -> None:
+        self.rows.clear()
+        self.examples.clear()
 
     def _measure(self, engine: Engine) -> None:
         output: Any = engine.state.output
         for item in output:
             path = str(item["image"].meta["filename_or_obj"])
             record = self.records[path]
-            probability = item["pred"].as_tensor().squeeze(0).float().cpu().numpy().clip(0, 1)
+            probability = torch.as_tensor(item["pred"]).squeeze(0).float().cpu().numpy().clip(0, 1)
             scores = measure_case(probability, merge_masks(record["label"]), self.threshold)
             row = {
                 "image": Path(path).relative_to(Path(path).parents[1]).as_posix(),
@@ -112,22 +118,28 @@ class SegmentationEvaluation:
         write_atomically(self.folder / "per_image.csv", to_csv(self.rows))
         figures = self._draw(synthetic)
         write_report(self.folder, metrics, self.rows, figures, provenance, synthetic)
-        dice, accuracy = summary["lesions"]["dice"], summary["lesions"]["pixel_accuracy"]
+        # A part of normal images alone has no Dice, one group has no interval: the line then shows nan.
+        dice, accuracy, background = (
+            {key: math.nan if value is None else value for key, value in summary["lesions"][name].items()}
+            for name in ("dice", "pixel_accuracy", "background_accuracy")
+        )
         logger.info(
             "%sDice %.3f (95 %% %.3f to %.3f), pixel accuracy %.2f %% where predicting no lesion at all scores %.2f %%",
             "SYNTHETIC phantom: " if synthetic else "",
             *(dice["estimate"], dice["low"], dice["high"]),
-            *(100 * accuracy["estimate"], 100 * summary["lesions"]["background_accuracy"]["estimate"]),
+            *(100 * accuracy["estimate"], 100 * background["estimate"]),
         )
         logger.info("Report: %s", self.folder / "report.html")
 
     def _draw(self, synthetic: bool) -> list[tuple[str, Path]]:
-        figures = [("Distribution of Dice", self.folder / "dice_histogram.png")]
+        figures: list[tuple[str, Path]] = []
         by_class: dict[str, list[float]] = defaultdict(list)
         for row in self.rows:
             if row["dice"] is not None:
                 by_class[row["class"]].append(row["dice"])
-        plot_dice_histogram(by_class, figures[0][1], synthetic=synthetic)
+        if by_class:
+            figures.append(("Distribution of Dice", self.folder / "dice_histogram.png"))
+            plot_dice_histogram(by_class, figures[0][1], synthetic=synthetic)
         if self.examples:
             items = [
                 (

@@ -17,6 +17,7 @@ from bundle.files import read_json, write_json
 
 PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2"}
 BENCHMARK = "benchmark_training"
+README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 _METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
@@ -73,7 +74,7 @@ def record_result(
 
 
 def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
-    """Return the text of every generated page, by file name.
+    """Return the text of every generated page, by its path from the docs folder.
 
     Args:
         results_dir: recorded results; none at all makes pages that say so.
@@ -110,17 +111,22 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": _cell, "number": _number, "size": _size, "widths": _widths, "code": _code}
-    return {
-        page: environment.get_template(template).render(
-            results=results,
-            benchmark=benchmark,
-            shipped=bool(shipped),
-            missed_below=MISSED_BELOW,
-            metadata=read_json(root / "configs" / "metadata.json"),
-            train=read_json(root / "configs" / "train.json"),
-        )
-        for page, template in PAGES.items()
+    values = {
+        "results": results,
+        "benchmark": benchmark,
+        "shipped": bool(shipped),
+        "missed_below": MISSED_BELOW,
+        "metadata": read_json(root / "configs" / "metadata.json"),
+        "train": read_json(root / "configs" / "train.json"),
     }
+    pages = {page: environment.get_template(template).render(values) for page, template in PAGES.items()}
+    readme = root / "README.md"
+    if readme.is_file():
+        block = environment.get_template("readme_results.md.j2").render(values).strip()
+        before, _, rest = readme.read_text(encoding="utf-8").partition(README_BLOCK[0])
+        _, _, after = rest.partition(README_BLOCK[1])
+        pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
+    return pages
 
 
 def _require(file: PathLike, content: Mapping[str, Any], keys: tuple[str, ...], mend: str) -> None:

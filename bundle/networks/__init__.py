@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: tensor in, tensor out, scriptable and exportable."""
 
+from .segnet import SegNet
 from .unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["SegNet", "UNet"]

@@ -100,7 +100,8 @@ class UNet(nn.Module):
         x = image
         if self.standardize:
             mean = x.mean(dim=(1, 2, 3), keepdim=True)
-            x = (x - mean) / ((x - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-3)
+            deviation = (x - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+            x = (x - mean) / deviation.clamp(min=1e-3)
         x = self._mirror(x)
         skips: list[torch.Tensor] = []
         for block in self.encoder:

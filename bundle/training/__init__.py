@@ -2,13 +2,14 @@
 """What the training configs name: handlers, batch preparation, checkpoints and the last step."""
 
 from .batch import PrepareBatch
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, MovingAverage
 from .finish import finish_segmentation
 from .handlers import History, ProgressBar, ReseedEachEpoch, ShuffleEachEpoch, StopEarly, StopOnNonFinite, shared
 
 __all__ = [
     "Checkpoint",
     "History",
+    "MovingAverage",
     "PrepareBatch",
     "ProgressBar",
     "ReseedEachEpoch",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
 
 from bundle.errors import UserError
 from bundle.weights import flat_state_dict, load_tensors, save_atomically
@@ -80,13 +82,19 @@ class Checkpoint:
         if not path.exists():
             return
         saved = load_tensors(path)
-        self._refuse_another_run(saved.get("fingerprint", {}))
-        for name, item in self.state.items():
-            item.load_state_dict(saved["state"][name])
-        # The epoch length may differ (another batch size or number of processes), so only whole epochs count.
-        engine.state.epoch = saved["epoch"]
-        engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
-        self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
+        try:
+            self._refuse_another_run(saved["fingerprint"])
+            for name, item in self.state.items():
+                item.load_state_dict(saved["state"][name])
+            # The epoch length may differ (another batch size or number of processes), so only whole epochs count.
+            engine.state.epoch = saved["epoch"]
+            engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
+            self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(
+                f"{path}: not the state of such a run ({reason}); name another --output_dir, or delete this one"
+            ) from error
         logger.info("Resuming %s after epoch %d", self.folder, saved["epoch"])
 
     def _refuse_another_run(self, saved: Mapping[str, Any]) -> None:
@@ -109,7 +117,8 @@ class Checkpoint:
         if self._validated:
             self._validated = False
             score = float(self.evaluator.state.metrics[self.metric])
-            if self.best_score is None or self.sign * score > self.sign * self.best_score:
+            better = self.best_score is None or self.sign * score > self.sign * self.best_score
+            if better and math.isfinite(score):
                 self.best_score, self.best_epoch = score, engine.state.epoch
                 if idist.get_rank() == 0:
                     save_atomically(flat_state_dict(self.network), self.folder / BEST)
@@ -117,3 +126,22 @@ class Checkpoint:
             state = {name: item.state_dict() for name, item in self.state.items()}
             record = {"epoch": engine.state.epoch, "best_score": self.best_score, "best_epoch": self.best_epoch}
             save_atomically({**record, "fingerprint": self.fingerprint, "state": state}, self.folder / LAST)
+
+
+class MovingAverage(EMAHandler):
+    """ignite's moving average of the weights, with a state for `Checkpoint`.
+
+    ignite counts the iterations of the momentum's warm-up from the start of the process, so that a resumed run would
+    begin it anew and forget the average that it has.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged network and the iterations of the warm-up."""
+        done = self.momentum_scheduler.event_index if self.momentum_scheduler is not None else 0
+        return {"network": self.ema_model.state_dict(), "iterations": done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier state; only after the handler was attached, which makes the warm-up."""
+        self.ema_model.load_state_dict(state["network"])
+        if self.momentum_scheduler is not None:
+            self.momentum_scheduler.event_index = state["iterations"]

@@ -171,7 +171,9 @@ class StopEarly:
         engine.add_event_handler(Events.STARTED | Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if self.patience is not None and engine.state.epoch - self.checkpoint.best_epoch >= self.patience:
+        if self.patience is None or self.checkpoint.best_score is None:
+            return
+        if engine.state.epoch - self.checkpoint.best_epoch >= self.patience:
             logger.info("No better epoch since %d: stopping early", self.checkpoint.best_epoch)
             engine.terminate()
 

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """MONAI transforms and batch augmentation of ours."""
 
-from .augment import BatchAugmentation, RandomSpeckle, RandomWarp
-from .geometry import EnhanceContrastd, fit_to
+from .augment import BatchAugmentation, ImageAugmentation, RandomSpeckle, RandomWarp
+from .geometry import EnhanceContrastd, FitTod, RestoreSized, resize
 from .load import LoadLesionMaskd, LoadUltrasoundd
 
 __all__ = [
     "BatchAugmentation",
     "EnhanceContrastd",
+    "FitTod",
+    "ImageAugmentation",
     "LoadLesionMaskd",
     "LoadUltrasoundd",
     "RandomSpeckle",
     "RandomWarp",
-    "fit_to",
+    "RestoreSized",
+    "resize",
 ]

@@ -153,3 +153,21 @@ class BatchAugmentation(nn.Module):
         for change in self.intensity:
             image = change(image)
         return image.clamp(0, 1), mask
+
+
+class ImageAugmentation(BatchAugmentation):
+    """The same for a classifier: the label is no picture, and only the first channel is one of grey levels.
+
+    Shape:
+        image (N, C, H, W) float in [0, 1], the channels after the first (a soft mask) are warped alone; label any.
+    """
+
+    @torch.no_grad()
+    def forward(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.warp is not None:
+            grid = self.warp.draw_grid(image.shape[0], image.shape[-2], image.shape[-1])
+            image = warp(image, grid.to(image.device))
+        grey = image[:, :1]
+        for change in self.intensity:
+            grey = change(grey)
+        return torch.cat([grey.clamp(0, 1), image[:, 1:]], dim=1), label

@@ -165,8 +165,12 @@ def test_a_flat_image_gives_finite_logits(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"filters": ()}, "filters"), ({"filters": (8, 0)}, "filters"), ({"filters": (8, -4)}, "filters")]
-    + [({"context": -1}, "context")],
+    [
+        ({"filters": ()}, "filters"),
+        ({"filters": (8, 0)}, "filters"),
+        ({"filters": (8, -4)}, "filters"),
+        ({"context": -1}, "context"),
+    ],
 )
 def test_impossible_settings_are_refused_by_name(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run of two seconds at most, put together as configs/train.json does it."""
+"""A training run of a second, put together as configs/train.json does it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
 from monai.transforms import AsDiscreted
@@ -42,8 +42,8 @@ class RunMaker:
         self.items: list[dict[str, Any]] = []
         for number in range(6):
             image = torch.rand(1, 8, 12, generator=noise)
-            label = (image > 0.5).float()
-            self.items.append({"image": MetaTensor(image, meta={"filename_or_obj": f"case{number}.png"}), "label": label})
+            meta = {"filename_or_obj": f"case{number}.png"}
+            self.items.append({"image": MetaTensor(image, meta=meta), "label": (image > 0.5).float()})
 
     def __call__(
         self,
@@ -61,11 +61,13 @@ class RunMaker:
         network = UNet(filters=(2, 4))
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.9)
-        ema = training.MovingAverage(network, momentum=0.05, momentum_warmup=0.5, warmup_iters=20)
-        loader = DataLoader(self.items, batch_size=2, shuffle=True)
+        ema = training.MovingAverage(
+            network, momentum=0.05, momentum_warmup=0.5, warmup_iters=20, handle_buffers="update"
+        )
+        loader = DataLoader(Dataset(self.items), batch_size=2, shuffle=True)
         evaluator = SupervisedEvaluator(
             device=torch.device("cpu"),
-            val_data_loader=DataLoader(self.items[:3], batch_size=2),
+            val_data_loader=DataLoader(Dataset(self.items[:3]), batch_size=2),
             network=ema.ema_model,
             prepare_batch=training.PrepareBatch(),
             postprocessing=AsDiscreted("pred", threshold=0.0),
@@ -87,7 +89,7 @@ class RunMaker:
             training.ReseedEachEpoch(seed=3),
             training.StopOnNonFinite(),
             ema,
-            LrScheduleHandler(scheduler, epoch_level=False, print_lr=False),
+            LrScheduleHandler(scheduler, epoch_level=False, print_lr=False),  # type: ignore[arg-type]
             ValidationHandler(val_interval, evaluator),
             history,
             checkpoint,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from PIL import Image
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, TensorDataset
 
 from bundle.errors import UserError
 from bundle.training import ReseedEachEpoch, ShuffleEachEpoch
@@ -100,7 +100,8 @@ def test_history_pools_the_pixels_of_an_epoch(make_run: Callable[..., Any], tmp_
 
     @run.trainer.on(Events.ITERATION_COMPLETED)
     def keep(engine: Engine) -> None:
-        outputs.append({key: value.detach().clone() for key, value in engine.state.output.items()})
+        output: Any = engine.state.output
+        outputs.append({key: value.detach().clone() for key, value in output.items()})
 
     run.trainer.run()
     predicted = torch.cat([output["pred"] for output in outputs]) > 0
@@ -164,9 +165,10 @@ def test_the_progress_bar_counts_epochs_and_shows_the_figures(
 
 
 def test_a_distributed_sampler_shuffles_anew_each_epoch_and_alike_for_all_processes() -> None:
+    numbers = TensorDataset(torch.arange(20))
     orders: dict[int, list[list[int]]] = {}
     for rank in (0, 1):
-        sampler = DistributedSampler(range(20), num_replicas=2, rank=rank, shuffle=True, seed=0)
+        sampler: DistributedSampler[Any] = DistributedSampler(numbers, num_replicas=2, rank=rank, shuffle=True, seed=0)
         engine = Engine(lambda *_: None)
         ShuffleEachEpoch(sampler).attach(engine)
         orders[rank] = []

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +99,6 @@ def test_a_missing_key_is_passed_over_only_when_that_is_allowed(masks: list[Path
 
 
 def test_the_record_that_was_given_is_not_changed(picture: Path) -> None:
-    record = {"image": picture}
+    record: dict[Hashable, Any] = {"image": picture}
     LoadUltrasoundd("image")(record)
     assert record == {"image": picture}

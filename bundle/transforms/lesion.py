@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lesion in a probability map: found, and cut out for the classifier.
+
+The seam between the two stages is an 8-bit PNG of probabilities. Maps in memory are quantised to the same 256 levels,
+so that the pipeline in one process gives the very numbers that the two stages give by way of files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import MapTransform, Resize
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+from bundle.errors import InputError, UserError
+from bundle.readers import read_image
+from bundle.transforms.load import merge_masks
+
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels, half-open."""
+
+VARIANTS = ("masked", "crop", "crop+mask")
+_EIGHT = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class LesionRegion:
+    """The largest lesion of a probability map.
+
+    Args:
+        mask: (H, W) bool, one 8-connected component with its holes filled.
+        box: around the mask.
+        components: how many there were above the threshold; 0 if the region is a fallback.
+        others: boxes of the other components, from the top down.
+        is_fallback: nothing reached the threshold; the mask is the most probable blob, or the whole image where the
+            map is zero everywhere.
+    """
+
+    mask: np.ndarray
+    box: Box
+    components: int
+    others: tuple[Box, ...]
+    is_fallback: bool
+
+
+def quantise(probability: ArrayLike) -> np.ndarray:
+    """Round probabilities to the 256 levels of an 8-bit PNG: (H, W) float in [0, 1] -> uint8 in 0..255.
+
+    Raises:
+        UserError: a value is not in [0, 1], or not a number.
+    """
+    values = np.asarray(probability, dtype=np.float32)
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise UserError(f"probabilities must be in [0, 1], not {values.min()} … {values.max()}")
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def find_lesion(probability: np.ndarray, threshold: float = 0.5) -> LesionRegion:
+    """Return the largest component that reaches the threshold; of equal ones that with the higher summed probability.
+
+    Args:
+        probability: (H, W) uint8, see `quantise`.
+        threshold: in (0, 1].
+
+    Raises:
+        ValueError: the map is empty, not (H, W) or not uint8, or the threshold is out of range.
+    """
+    if probability.ndim != 2 or probability.size == 0 or probability.dtype != np.uint8:
+        raise ValueError(f"probability: {probability.dtype} of shape {probability.shape} must be uint8 (H, W)")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold: {threshold} must be in (0, 1]")
+    # The tolerance keeps level 153 at threshold 0.6, whatever 0.6 × 255 is in binary.
+    labels, components = ndimage.label(probability >= max(1, math.ceil(threshold * 255 - 1e-6)), structure=_EIGHT)
+    if components:
+        boxes = [_as_box(slices) for slices in ndimage.find_objects(labels)]
+        areas = np.bincount(labels.ravel())[1:]
+        sums = np.bincount(labels.ravel(), weights=probability.ravel())[1:]
+        chosen = max(range(components), key=lambda i: (areas[i], sums[i]))
+        others = tuple(box for i, box in enumerate(boxes) if i != chosen)
+        mask = ndimage.binary_fill_holes(labels == chosen + 1)
+        return LesionRegion(mask, boxes[chosen], components, others, False)
+    highest = int(probability.max())
+    if highest == 0:
+        return LesionRegion(np.ones(probability.shape, dtype=bool), (0, 0, *probability.shape), 0, (), True)
+    labels, _ = ndimage.label(probability >= highest / 2, structure=_EIGHT)
+    blob = labels == labels.flat[probability.argmax()]
+    return LesionRegion(ndimage.binary_fill_holes(blob), _as_box(ndimage.find_objects(blob)[0]), 0, (), True)
+
+
+def _as_box(slices: tuple[slice, slice]) -> Box:
+    rows, columns = slices
+    return rows.start, columns.start, rows.stop, columns.stop
+
+
+def place_square(box: Box, margin: float = 0.25, min_size: int = 32) -> Box:
+    """Return the square around a box; it may leave the image.
+
+    Args:
+        box: of the lesion.
+        margin: added on every side, as a fraction of the box's longer side.
+        min_size: smallest side of the square, in pixels.
+    """
+    top, left, bottom, right = box
+    longer = max(bottom - top, right - left)
+    side = max(min_size, longer + 2 * math.ceil(margin * longer))
+    row, column = (top + bottom - side) // 2, (left + right - side) // 2
+    return row, column, row + side, column + side
+
+
+def cut_mirrored(image: torch.Tensor, box: Box) -> torch.Tensor:
+    """Cut a box out of (C, H, W); what lies outside is the image mirrored at its border."""
+    top, left, bottom, right = box
+    rows, columns = (_mirror_indices(*span) for span in ((top, bottom, image.shape[1]), (left, right, image.shape[2])))
+    return image[:, rows[:, None], columns]
+
+
+def _mirror_indices(start: int, stop: int, size: int) -> torch.Tensor:
+    """Return the indices start..stop, those outside 0..size reflected to and fro."""
+    before, after = max(0, -start), max(0, stop - size)
+    indices = np.pad(np.arange(size), (before, after), mode="reflect")
+    return torch.from_numpy(indices[start + before : stop + before])
+
+
+class LoadProbabilityd(MapTransform):
+    """Read predicted lesion probabilities as tensors (1, H, W) float32 in [0, 1].
+
+    A path is an 8-bit grey PNG, 255 for certainty. A list of paths is ground-truth masks, merged by OR: the oracle's.
+
+    Raises:
+        InputError: a file can not be used, or is coloured, as an overlay is.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each path under the keys by its map."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            if isinstance(out[key], (str, os.PathLike)):
+                image = read_image(out[key])
+                if image.warnings:
+                    mend = "give the grey PNG that the segmentation wrote"
+                    raise InputError(out[key], f"is no probability map: {'; '.join(image.warnings)}", mend)
+                values = image.pixels / 255
+            else:
+                values = merge_masks(out[key]).astype(np.float32)
+            out[key] = torch.from_numpy(values)[None]
+        return out
+
+
+class CropLesiond(MapTransform):
+    """Show the classifier the lesion: (1, H, W) images in [0, 1] -> (C, h, w) float32, with what was found.
+
+    Adds ``data["lesion"]``: ``box`` (4,) int64, ``components`` and ``is_fallback`` ints; see `LesionRegion`.
+
+    Args:
+        keys: of images.
+        probability_key: (1, H, W) float in [0, 1], of the images' size; it stays as it is.
+        threshold: a pixel whose probability reaches it is lesion.
+        variant: ``masked``, the whole frame times the lesion's mask (the paper's reading); ``crop``, a square around
+            the lesion, mirrored where it leaves the image; ``crop+mask``, the same with the probability, not
+            binarised, as second channel.
+        margin, min_size: of the square, see `place_square`.
+        spatial_size: (h, w) of the result; smoothed before it shrinks.
+
+    Raises:
+        ValueError: an unknown variant or an impossible number.
+        UserError: image and map differ in size, or the map leaves [0, 1].
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        probability_key: str = "probability",
+        threshold: float = 0.5,
+        variant: str = "crop+mask",
+        margin: float = 0.25,
+        spatial_size: Sequence[int] = (128, 128),
+        min_size: int = 32,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if variant not in VARIANTS:
+            raise ValueError(f"variant: '{variant}' must be one of {', '.join(VARIANTS)}")
+        if not 0 < threshold <= 1 or margin < 0 or min_size < 1:
+            raise ValueError(
+                f"threshold {threshold} must be in (0, 1], margin {margin} 0 or more, min_size {min_size} 1 or more"
+            )
+        self.probability_key, self.threshold, self.variant = probability_key, float(threshold), variant
+        self.margin, self.min_size = float(margin), int(min_size)
+        self.resize = Resize(tuple(int(size) for size in spatial_size), mode="bilinear", anti_aliasing=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each image under the keys by what the classifier sees."""
+        out = dict(data)
+        levels = quantise(torch.as_tensor(out[self.probability_key]).detach().float().cpu().numpy())
+        region = find_lesion(levels[0], self.threshold)
+        for key in self.key_iterator(out):
+            image = out[key]
+            plain = torch.as_tensor(image.as_tensor() if isinstance(image, MetaTensor) else image)
+            if plain.shape != levels.shape:
+                raise UserError(
+                    f"{_name(image)}: {tuple(plain.shape)}, but its probability map is {levels.shape}; segment it again"
+                )
+            seen = self.resize(self._show(plain, levels, region))
+            out[key] = MetaTensor(seen.as_tensor().clamp(0, 1), meta=dict(getattr(image, "meta", {})))
+        out["lesion"] = {
+            "box": torch.tensor(region.box),
+            "components": region.components,
+            "is_fallback": int(region.is_fallback),
+        }
+        return out
+
+    def _show(self, image: torch.Tensor, levels: np.ndarray, region: LesionRegion) -> torch.Tensor:
+        if self.variant == "masked":
+            return image * torch.from_numpy(region.mask)
+        if self.variant == "crop+mask":
+            image = torch.cat([image, torch.from_numpy(levels / np.float32(255)).to(image)])
+        return cut_mirrored(image, place_square(region.box, self.margin, self.min_size))
+
+
+def _name(image: Any) -> str:
+    return str(getattr(image, "meta", {}).get("filename_or_obj", "image"))

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.outputs.handler."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from PIL import Image
+
+from bundle.data.folder import list_images
+from bundle.outputs.handler import WriteMasks, output_name
+
+THRESHOLD = 0.35
+
+
+def _run(dataset: Path, output: Path) -> None:
+    """Segment each image of the dataset: the left third is lesion."""
+    images = list_images(dataset)
+
+    def predict(_: Engine, paths: list[str]) -> list[dict[str, MetaTensor]]:
+        items = []
+        for path in paths:
+            width, height = Image.open(path).size
+            probability = torch.full((1, height, width), 0.1)
+            probability[..., : width // 3] = 0.9
+            image = MetaTensor(torch.zeros(1, 4, 4), meta={"filename_or_obj": path})
+            predicted = (probability >= THRESHOLD).to(torch.uint8)
+            items.append({"image": image, "probability": MetaTensor(probability), "pred": MetaTensor(predicted)})
+        return items
+
+    engine = Engine(predict)
+    WriteMasks(output, dataset, THRESHOLD, images).attach(engine)
+    engine.run([list(images.readable)])
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / "dataset"
+    for number, name in enumerate(("a.png", "a.jpg", "sub/a.png", "sub/deep/b (1).bmp")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20 + number, 33 + 3 * number), 90, np.uint8)).save(path)
+    return folder
+
+
+def test_each_image_gets_a_mask_and_an_overlay_of_its_native_size(dataset: Path, tmp_path: Path) -> None:
+    _run(dataset, tmp_path / "out")
+    for name in ("a.png", "a.jpg", "sub/a.png", "sub/deep/b (1).bmp"):
+        size = Image.open(dataset / name).size
+        written = output_name(dataset / name, dataset)
+        mask = Image.open(tmp_path / "out" / "masks" / written)
+        overlay = Image.open(tmp_path / "out" / "overlays" / written)
+        assert (mask.size, mask.mode, overlay.size, overlay.mode) == (size, "L", size, "RGB")
+        pixels = np.asarray(mask)
+        assert set(np.unique(pixels)) == {0, 255}
+        assert np.array_equal(pixels[0] == 255, np.arange(size[0]) < size[0] // 3)
+
+
+def test_equal_names_in_two_folders_or_of_two_formats_do_not_collide(dataset: Path, tmp_path: Path) -> None:
+    _run(dataset, tmp_path / "out")
+    expected = {"a.png", "a.jpg.png", "sub/a.png", "sub/deep/b (1).bmp.png"}
+    for kind in ("masks", "overlays"):
+        folder = tmp_path / "out" / kind
+        assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == expected
+
+
+def test_the_overlay_marks_the_lesion_and_leaves_the_rest_grey(dataset: Path, tmp_path: Path) -> None:
+    _run(dataset, tmp_path / "out")
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png")).astype(int)
+    colourful = np.ptp(overlay, axis=2) > 0
+    assert np.array_equal(colourful[10], np.arange(33) < 11)
+    assert (overlay[:, 12:] == 90).all()
+
+
+def test_skipped_files_are_listed_with_reason_and_mend(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "bad.png").write_bytes(b"")
+    _run(dataset, tmp_path / "out")
+    (skipped,) = json.loads((tmp_path / "out" / "skipped.json").read_text())
+    assert skipped["path"] == str(dataset / "bad.png")
+    assert "empty" in skipped["reason"]
+    assert skipped["mend"]
+    assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == 4
+
+
+def test_without_skipped_files_there_is_no_list_of_them(dataset: Path, tmp_path: Path) -> None:
+    _run(dataset, tmp_path / "out")
+    assert not (tmp_path / "out" / "skipped.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [("x.png", "x.png"), ("x.PNG", "x.PNG"), ("x.jpeg", "x.jpeg.png"), ("s/x.y.tif", "s/x.y.tif.png")],
+)
+def test_the_name_tells_the_image_that_it_belongs_to(image: str, name: str) -> None:
+    assert output_name(Path("data") / image, Path("data")) == Path(name)

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a run: training curves and examples (the paper's figures 4 to 6), and how Dice is spread."""
+"""Pictures of a run: curves and examples (the paper's figures 4 to 6), Dice, ROC, reliability and confusion."""
 
 from __future__ import annotations
 
 import io
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_curve
 
 from bundle.errors import UserError
+from bundle.evaluation.classification import BINS, area_under_roc, as_arrays, bin_reliability, calibration_error
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import write_atomically
 
@@ -128,6 +131,89 @@ def plot_dice_histogram(
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize="small")
     _save(figure, path, synthetic)
+
+
+def plot_roc(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], synthetic: bool = False) -> None:
+    """Draw sensitivity against 1 - specificity over all thresholds, with the area under the curve.
+
+    Args:
+        rows: as in `summarise_classification`.
+        path: the PNG file.
+        synthetic: stamp the picture as made from synthetic data.
+
+    Raises:
+        UserError: there is no case, or cases of one class only.
+    """
+    labels, probabilities = as_arrays(rows)
+    if labels.all() or not labels.any():
+        raise UserError("no ROC curve without both benign and malignant cases; score more cases")
+    false_positive, true_positive, _ = roc_curve(labels, probabilities)
+    figure, axes = _unit_square("1 - specificity", "sensitivity")
+    area = area_under_roc(labels, probabilities)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
+    axes.plot(false_positive, true_positive, color=CYCLE[0], label=f"AUROC {area:.3f}, n = {len(rows)}")
+    axes.legend(fontsize="small", loc="lower right")
+    _save(figure, path, synthetic)
+
+
+def plot_reliability(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], synthetic: bool = False) -> None:
+    """Draw how often cases are malignant against how probable they were called; a dot's area is its bin's cases.
+
+    Args:
+        rows: as in `summarise_classification`.
+        path: the PNG file.
+        synthetic: stamp the picture as made from synthetic data.
+
+    Raises:
+        UserError: there is no case.
+    """
+    labels, probabilities = as_arrays(rows)
+    count, probability, malignant = bin_reliability(labels, probabilities)
+    filled = count > 0
+    count, probability, malignant = count[filled], probability[filled], malignant[filled]
+    figure, axes = _unit_square("mean predicted probability of malignancy", "share of malignant cases")
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="calibrated")
+    axes.plot(probability / count, malignant / count, color=CYCLE[0], alpha=0.5)
+    error = calibration_error(labels, probabilities)
+    label = f"{BINS} bins, ECE {error:.3f}, n = {len(rows)}"
+    axes.scatter(probability / count, malignant / count, s=20 + 300 * count / len(rows), color=CYCLE[0], label=label)
+    axes.legend(fontsize="small", loc="upper left", markerscale=0.5)
+    _save(figure, path, synthetic)
+
+
+def plot_confusion(matrix: Sequence[Sequence[int]], path: str | os.PathLike[str], synthetic: bool = False) -> None:
+    """Draw a confusion matrix with counts and the shares of each true class.
+
+    Args:
+        matrix: [[tn, fp], [fn, tp]]; rows are the truth.
+        path: the PNG file.
+        synthetic: stamp the picture as made from synthetic data.
+
+    Raises:
+        UserError: there is no case to draw.
+    """
+    counts = np.asarray(matrix)
+    if counts.sum() == 0:
+        raise UserError("no case in the confusion matrix; score at least one")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(4, 3.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{counts[row, column]}\n{share:.0%}", ha="center", va="center", color=color)
+    axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="predicted", ylabel="truth")
+    axes.set_xticklabels(["benign", "malignant"])
+    axes.set_yticklabels(["benign", "malignant"], rotation=90, va="center")
+    _save(figure, path, synthetic)
+
+
+def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, 4.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.grid(alpha=0.3)
+    return figure, axes
 
 
 def _draw_contour(axes: Axes, mask: np.ndarray, color: str) -> None:

@@ -108,8 +108,8 @@ class SegNet(nn.Module):
     def _standardize(self, image: torch.Tensor) -> torch.Tensor:
         grey = image[:, :1]
         mean = grey.mean(dim=(1, 2, 3), keepdim=True)
-        grey = (grey - mean) / ((grey - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-3)
-        return torch.cat([grey, image[:, 1:]], dim=1)
+        deviation = (grey - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return torch.cat([(grey - mean) / deviation.clamp(min=1e-3), image[:, 1:]], dim=1)
 
     def _initialise(self) -> None:
         """He initialisation (He et al. 2015), with its fan-in counted after unpooling."""
@@ -121,5 +121,5 @@ class SegNet(nn.Module):
         for block in self.decoder:
             # Three of four inputs are zeros from unpooling. Without this factor each block halves the signal, and
             # four blocks leave logits that tell no image from another.
-            block[0].weight.data.mul_(2.0)
+            next(block.parameters()).data.mul_(2.0)
         nn.init.zeros_(self.head.bias)

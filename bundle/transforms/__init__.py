@@ -3,17 +3,26 @@
 
 from .augment import BatchAugmentation, ImageAugmentation, RandomSpeckle, RandomWarp
 from .geometry import EnhanceContrastd, FitTod, RestoreSized, resize
+from .lesion import CropLesiond, LesionRegion, LoadProbabilityd, find_lesion, place_square, quantise
 from .load import LoadLesionMaskd, LoadUltrasoundd
+from .shape import measure_lesion
 
 __all__ = [
     "BatchAugmentation",
+    "CropLesiond",
     "EnhanceContrastd",
     "FitTod",
     "ImageAugmentation",
+    "LesionRegion",
     "LoadLesionMaskd",
+    "LoadProbabilityd",
     "LoadUltrasoundd",
     "RandomSpeckle",
     "RandomWarp",
     "RestoreSized",
+    "find_lesion",
+    "measure_lesion",
+    "place_square",
+    "quantise",
     "resize",
 ]

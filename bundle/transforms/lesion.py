@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Resize
+from monai.transforms import MapTransform
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from bundle.errors import InputError, UserError
 from bundle.readers import read_image
+from bundle.transforms.geometry import resize
 from bundle.transforms.load import merge_masks
 
 Box = tuple[int, int, int, int]
@@ -81,24 +82,31 @@ def find_lesion(probability: np.ndarray, threshold: float = 0.5) -> LesionRegion
     # The tolerance keeps level 153 at threshold 0.6, whatever 0.6 × 255 is in binary.
     labels, components = ndimage.label(probability >= max(1, math.ceil(threshold * 255 - 1e-6)), structure=_EIGHT)
     if components:
-        boxes = [_as_box(slices) for slices in ndimage.find_objects(labels)]
+        boxes = _boxes(labels)
         areas = np.bincount(labels.ravel())[1:]
         sums = np.bincount(labels.ravel(), weights=probability.ravel())[1:]
         chosen = max(range(components), key=lambda i: (areas[i], sums[i]))
         others = tuple(box for i, box in enumerate(boxes) if i != chosen)
-        mask = ndimage.binary_fill_holes(labels == chosen + 1)
-        return LesionRegion(mask, boxes[chosen], components, others, False)
+        return LesionRegion(_fill(labels, chosen + 1, boxes[chosen]), boxes[chosen], components, others, False)
     highest = int(probability.max())
     if highest == 0:
         return LesionRegion(np.ones(probability.shape, dtype=bool), (0, 0, *probability.shape), 0, (), True)
     labels, _ = ndimage.label(probability >= highest / 2, structure=_EIGHT)
-    blob = labels == labels.flat[probability.argmax()]
-    return LesionRegion(ndimage.binary_fill_holes(blob), _as_box(ndimage.find_objects(blob)[0]), 0, (), True)
+    blob = labels.flat[probability.argmax()]
+    box = _boxes(labels)[blob - 1]
+    return LesionRegion(_fill(labels, blob, box), box, 0, (), True)
 
 
-def _as_box(slices: tuple[slice, slice]) -> Box:
-    rows, columns = slices
-    return rows.start, columns.start, rows.stop, columns.stop
+def _boxes(labels: np.ndarray) -> list[Box]:
+    return [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in ndimage.find_objects(labels)]
+
+
+def _fill(labels: np.ndarray, label: int, box: Box) -> np.ndarray:
+    """Return one component's mask with its holes filled; only its box is looked at, since no hole lies outside."""
+    inside = (slice(box[0], box[2]), slice(box[1], box[3]))
+    mask = np.zeros(labels.shape, dtype=bool)
+    mask[inside] = ndimage.binary_fill_holes(labels[inside] == label)
+    return mask
 
 
 def place_square(box: Box, margin: float = 0.25, min_size: int = 32) -> Box:
@@ -189,13 +197,15 @@ class CropLesiond(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if variant not in VARIANTS:
             raise ValueError(f"variant: '{variant}' must be one of {', '.join(VARIANTS)}")
+        if len(spatial_size) != 2 or min(spatial_size) < 1:
+            raise ValueError(f"spatial_size: {list(spatial_size)} must be [H, W], both 1 or more")
         if not 0 < threshold <= 1 or margin < 0 or min_size < 1:
             raise ValueError(
                 f"threshold {threshold} must be in (0, 1], margin {margin} 0 or more, min_size {min_size} 1 or more"
             )
         self.probability_key, self.threshold, self.variant = probability_key, float(threshold), variant
         self.margin, self.min_size = float(margin), int(min_size)
-        self.resize = Resize(tuple(int(size) for size in spatial_size), mode="bilinear", anti_aliasing=True)
+        self.spatial_size = (int(spatial_size[0]), int(spatial_size[1]))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each image under the keys by what the classifier sees."""
@@ -209,8 +219,8 @@ class CropLesiond(MapTransform):
                 raise UserError(
                     f"{_name(image)}: {tuple(plain.shape)}, but its probability map is {levels.shape}; segment it again"
                 )
-            seen = self.resize(self._show(plain, levels, region))
-            out[key] = MetaTensor(seen.as_tensor().clamp(0, 1), meta=dict(getattr(image, "meta", {})))
+            seen = resize(self._show(plain, levels, region), self.spatial_size).clamp(0, 1)
+            out[key] = MetaTensor(seen, meta=image.meta) if isinstance(image, MetaTensor) else seen
         out["lesion"] = {
             "box": torch.tensor(region.box),
             "components": region.components,

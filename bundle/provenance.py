@@ -26,7 +26,7 @@ def describe_run() -> dict[str, Any]:
         "command": _command(),
         "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "bundle_version": __version__,
-        "commit": _commit(),
+        "commit": _COMMIT,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "device": _device(),
@@ -51,9 +51,8 @@ def _without_folders(word: str) -> str:
     return re.sub(r"(?<=[\['\",\s])/[^'\",\]]+", lambda path: Path(path[0]).name, word)
 
 
-def _commit() -> str | None:
-    """The commit of the code, with ``+changes`` when files differ from it; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[1]
+def commit_of(root: Path) -> str | None:
+    """The commit of a checkout, with ``+changes`` when files differ from it; None outside a git checkout."""
     try:
         commit, changes = (
             subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
@@ -73,3 +72,7 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+# Taken when the code is loaded: a long run shall name the code that it runs, not what lies there when it ends.
+_COMMIT = commit_of(Path(__file__).resolve().parents[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundle import provenance
-from bundle.provenance import describe_run
+from bundle.provenance import commit_of, describe_run
 
 
 def _command(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -65,10 +65,9 @@ def _git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git checkout that the module takes for its own."""
+    """A folder with code, no git checkout yet."""
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "provenance.py").write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "bundle" / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     return tmp_path
 
@@ -78,17 +77,26 @@ def test_the_commit_tells_whether_files_were_changed(checkout: Path) -> None:
     _git(checkout, "add", ".")
     _git(checkout, "commit", "--quiet", "-m", "first")
     commit = _git(checkout, "rev-parse", "HEAD")
-    assert describe_run()["commit"] == commit
+    assert commit_of(checkout) == commit
     (checkout / "untracked").write_text("")
-    assert describe_run()["commit"] == commit
+    assert commit_of(checkout) == commit
     (checkout / "bundle" / "provenance.py").write_text("changed")
-    assert describe_run()["commit"] == commit + "+changes"
+    assert commit_of(checkout) == commit + "+changes"
+
+
+def test_a_run_names_the_code_it_loaded_not_what_lies_there_when_it_ends(root: Path) -> None:
+    program = (
+        "import subprocess, bundle.provenance as p; before = p.describe_run()['commit']; "
+        "p.commit_of = lambda root: 'later'; assert p.describe_run()['commit'] == before; print(before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(commit_of(root))
 
 
 def test_outside_a_checkout_or_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert describe_run()["commit"] is None
+    assert commit_of(checkout) is None
     monkeypatch.setenv("PATH", "")
-    assert describe_run()["commit"] is None
+    assert commit_of(checkout) is None
 
 
 def test_a_package_that_is_not_installed_is_recorded_as_null(monkeypatch: pytest.MonkeyPatch) -> None:

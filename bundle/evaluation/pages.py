@@ -115,6 +115,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "results": results,
         "benchmark": benchmark,
         "shipped": bool(shipped),
+        "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
         "missed_below": MISSED_BELOW,
         "metadata": read_json(root / "configs" / "metadata.json"),
         "train": read_json(root / "configs" / "train.json"),

@@ -13,12 +13,14 @@ from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
 from bundle.files import write_json
-from bundle.outputs.png import write_mask, write_overlay
+from bundle.outputs.png import write_mask, write_overlay, write_probability
 from bundle.readers import read_image
 
 
 class WriteMasks:
-    """Write ``masks/<image>.png`` (0 and 255) and ``overlays/<image>.png`` under the output folder.
+    """Write ``masks/``, ``probabilities/`` and ``overlays/``, each ``<image>.png``, under the output folder.
+
+    Masks are 0 and 255, probabilities are 8-bit levels (255 is 1.0): what the classifier reads.
 
     Sub-folders of the input are kept, so equal names in two folders do not collide.
 
@@ -57,8 +59,9 @@ class WriteMasks:
         for item in output:
             path = Path(str(item["image"].meta["filename_or_obj"]))
             name = output_name(path, self.dataset_dir)
-            probability = item["probability"].squeeze(0).float().cpu().numpy()
+            probability = item["probability"].squeeze(0).float().cpu().numpy().clip(0, 1)
             write_mask(np.asarray(item["pred"].squeeze(0).cpu()) > 0, self.folder / "masks" / name)
+            write_probability(probability, self.folder / "probabilities" / name)
             write_overlay(read_image(path).pixels, probability, self.threshold, self.folder / "overlays" / name)
             self.bar.update()
 

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bundle.files import write_atomically
+from bundle.transforms.lesion import quantise
 
 OVERLAY_RGB = (230, 159, 0)  # orange of the Okabe-Ito palette, told apart by colour-blind readers
 FILL_OPACITY = 0.25
@@ -30,6 +31,16 @@ def write_mask(mask: np.ndarray, path: str | os.PathLike[str]) -> None:
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(f"a mask is a (H, W) bool array, not {mask.dtype} of shape {mask.shape}")
     _write_png(mask.astype(np.uint8) * 255, path)
+
+
+def write_probability(probability: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write a probability map (H, W) float in [0, 1] as an 8-bit grey PNG, quantised as the classifier reads it.
+
+    Raises:
+        UserError: a value is not in [0, 1].
+        InputError: the file cannot be written.
+    """
+    _write_png(quantise(probability), path)
 
 
 def write_overlay(image: np.ndarray, probability: np.ndarray, threshold: float, path: str | os.PathLike[str]) -> None:

@@ -4,6 +4,7 @@
 from .batch import PrepareBatch
 from .checkpoint import Checkpoint, MovingAverage
 from .finish import finish_segmentation
+from .finish_classifier import finish_classification
 from .handlers import History, ProgressBar, ReseedEachEpoch, ShuffleEachEpoch, StopEarly, StopOnNonFinite, shared
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ShuffleEachEpoch",
     "StopEarly",
     "StopOnNonFinite",
+    "finish_classification",
     "finish_segmentation",
     "shared",
 ]

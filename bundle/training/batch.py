@@ -29,10 +29,12 @@ class PrepareBatch:
     def __call__(
         self, batch: dict[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return image (N, 1, H, W) float32 and label (N, 1, H, W) float32, plain tensors on the device."""
+        """Return image (N, C, H, W) and label, (N, 1, H, W) of a mask or (N, 1) of a class; float32, plain tensors."""
         # Plain tensors: the bookkeeping of MetaTensor costs more than the arithmetic on small images.
         image = as_plain_tensor(batch["image"]).to(device, torch.float32, non_blocking=non_blocking)
         label = as_plain_tensor(batch["label"]).to(device, torch.float32, non_blocking=non_blocking)
+        if label.ndim == 1:
+            label = label[:, None]
         if self.augment is not None:
             image, label = self.augment(image, label)
         return image.contiguous(memory_format=self.memory_format), label

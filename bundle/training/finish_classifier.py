@@ -11,6 +11,7 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
+from scipy.special import expit
 
 from bundle.evaluation.classification import choose_operating_points, fit_temperature
 from bundle.files import write_json
@@ -54,7 +55,7 @@ def finish_classification(
     network.eval()
     logits, labels = _predict(network, dataloader, prepare_batch, inferer, device)
     temperature = fit_temperature(logits, labels)
-    calibrated = 1 / (1 + np.exp(-logits / temperature))
+    calibrated = expit(logits / temperature)
     synthetic, oracle = bool(datalist.get("synthetic")), datalist.get("masks") == "oracle"
     record = {
         **settings,

@@ -84,12 +84,20 @@ class History:
         output_dir: gets ``history.json`` and ``curves.png``.
         evaluator: the validation engine, whose metrics are recorded when it ran.
         synthetic: stamp the figure SYNTHETIC.
+        overlap: name of the pooled 2·TP / (2·TP + FP + FN): Dice over pixels, or F1 over images for a classifier.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str], evaluator: Engine, synthetic: bool = False) -> None:
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        evaluator: Engine,
+        synthetic: bool = False,
+        overlap: str = "train_dice",
+    ) -> None:
         self.folder = Path(output_dir)
         self.evaluator = evaluator
         self.synthetic = synthetic
+        self.overlap = overlap
         self.values: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self._sums: dict[str, Any] = {}
         self._pending: dict[str, float] = {}
@@ -136,7 +144,7 @@ class History:
         sums = {name: float(idist.all_reduce(float(value))) for name, value in self._sums.items()}
         figures = {
             "train_loss": sums["loss"] / sums["iterations"],
-            "train_dice": 2 * sums["overlap"] / sums["areas"] if sums["areas"] else 0.0,
+            self.overlap: 2 * sums["overlap"] / sums["areas"] if sums["areas"] else 0.0,
             "train_accuracy": sums["correct"] / sums["pixels"],
             **self._pending,
         }
@@ -210,7 +218,7 @@ class ProgressBar:
     def _step(self, engine: Engine) -> None:
         latest = {
             name: f"{self.history.values[name][-1][1]:.3f}"
-            for name in ("train_loss", "train_dice", "val_loss", "val_mean_dice")
+            for name in ("train_loss", self.history.overlap, "val_loss", "val_mean_dice", "val_auroc")
             if self.history.values.get(name)
         }
         if self.bar is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/results.md, docs/README.md (the model card) and the README's results from the recorded results in docs/results/."""
+"""Write the pages that show results (docs/results.md, the model card, the README's first screen) from docs/results/."""
 
 from __future__ import annotations
 

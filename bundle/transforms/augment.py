@@ -134,14 +134,14 @@ class BatchAugmentation(nn.Module):
     """A warp of image and mask, then a chain of intensity changes of the image.
 
     Args:
-        warp: called with (image, mask), returns both.
+        warp: of image and mask together; None for none.
         intensity: modules called one after another with the image in [0, 1], such as ``kornia.augmentation`` ones.
 
     Shape:
         image (N, C, H, W) float in [0, 1], mask (N, 1, H, W) float 0 or 1; returned likewise.
     """
 
-    def __init__(self, warp: nn.Module | None = None, intensity: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, warp: RandomWarp | None = None, intensity: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.warp = warp
         self.intensity = nn.ModuleList(intensity)

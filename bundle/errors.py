@@ -25,6 +25,10 @@ class InputError(UserError):
         self.mend = mend
         super().__init__(f"{self.path}: {reason}; {mend}")
 
+    def as_dict(self) -> dict[str, str]:
+        """The three parts, for a list of what was skipped."""
+        return {"path": self.path, "reason": self.reason, "mend": self.mend}
+
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         # Exceptions cross process borders (DataLoader workers); the default reduce would lose two arguments.
         return type(self), (self.path, self.reason, self.mend)

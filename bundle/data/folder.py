@@ -13,10 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bundle.data.cases import IMAGE_SUFFIXES
 from bundle.errors import InputError, UserError
 from bundle.readers import read_image
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 SOME_CASES_FAILED = 3
 """Exit code of a run that did all it could, but not all that it was asked."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the bundle writes: masks, overlays, tables, atomically."""
 
+from .findings import WriteFindings
 from .handler import WriteMasks
 
-__all__ = ["WriteMasks"]
+__all__ = ["WriteFindings", "WriteMasks"]

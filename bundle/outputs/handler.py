@@ -68,10 +68,7 @@ class WriteMasks:
     def _finish(self, engine: Engine) -> None:
         self.bar.close()
         if self.skipped:
-            write_json(
-                self.folder / "skipped.json",
-                [{"path": bad.path, "reason": bad.reason, "mend": bad.mend} for bad in self.skipped],
-            )
+            write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
 
 
 def output_name(image: Path, dataset_dir: Path) -> Path:

@@ -7,7 +7,7 @@ import io
 import os
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from bundle.files import write_atomically
@@ -43,7 +43,13 @@ def write_probability(probability: np.ndarray, path: str | os.PathLike[str]) -> 
     _write_png(quantise(probability), path)
 
 
-def write_overlay(image: np.ndarray, probability: np.ndarray, threshold: float, path: str | os.PathLike[str]) -> None:
+def write_overlay(
+    image: np.ndarray,
+    probability: np.ndarray,
+    threshold: float,
+    path: str | os.PathLike[str],
+    title: str | None = None,
+) -> None:
     """Write the image in grey with the predicted lesion's contour and a semi-transparent fill, as an RGB PNG.
 
     Args:
@@ -51,6 +57,7 @@ def write_overlay(image: np.ndarray, probability: np.ndarray, threshold: float, 
         probability: (H, W) float in [0, 1], the lesion's probability at the image's own resolution.
         threshold: a pixel whose probability reaches it is lesion.
         path: the PNG file, written atomically.
+        title: a line of text for the upper left corner.
 
     Raises:
         ValueError: image and probability differ in shape or are not two-dimensional.
@@ -65,7 +72,13 @@ def write_overlay(image: np.ndarray, probability: np.ndarray, threshold: float, 
     opacity = np.where(contour, 1.0, np.where(lesion, FILL_OPACITY, 0.0))[..., None]
     grey = np.clip(image, 0, 255)[..., None]
     blended = grey * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
-    _write_png(np.rint(blended).astype(np.uint8), path)
+    picture = Image.fromarray(np.rint(blended).astype(np.uint8))
+    if title:
+        size = max(10, round(max(image.shape) / 28))
+        ImageDraw.Draw(picture).text(
+            (size / 3, size / 4), title, font_size=size, fill=OVERLAY_RGB, stroke_width=2, stroke_fill=(0, 0, 0)
+        )
+    _write_png(np.asarray(picture), path)
 
 
 def _write_png(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:

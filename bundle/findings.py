@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said about one image: the lesion in numbers, the probability of malignancy, the decision, the warnings."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Transform
+from scipy.special import expit
+
+from bundle.readers import read_image
+from bundle.transforms.lesion import CropLesiond, LesionRegion, find_lesion, quantise
+from bundle.transforms.shape import measure_lesion
+
+NOT_A_DEVICE = "Research software, not a medical device."
+NO_LESION = "no pixel reaches the threshold: the most probable region was classified instead"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result for one image; everything but the two maps is plain JSON.
+
+    Args:
+        image: the file, as it was named.
+        size: (H, W) of the image in pixels.
+        box: (top, left, bottom, right) of the lesion, half-open.
+        lesion: area, axes, orientation, solidity …; see `measure_lesion`.
+        other_boxes: of further components.
+        is_fallback: nothing reached the threshold, and the most probable region stands in.
+        probability_raw: of malignancy, as the network gives it.
+        probability: of malignancy, calibrated with the temperature fitted on validation.
+        decisions: per operating point, its threshold and "malignant" or "benign".
+        warnings: what a reader should know.
+        models: sha256 of the weights that said so.
+        mask: (H, W) bool, the lesion.
+        probability_map: (H, W) uint8, 255 for certain lesion.
+    """
+
+    image: str
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    lesion: dict[str, Any]
+    other_boxes: tuple[tuple[int, int, int, int], ...]
+    is_fallback: bool
+    probability_raw: float
+    probability: float
+    decisions: dict[str, dict[str, Any]]
+    warnings: tuple[str, ...]
+    models: dict[str, str | None]
+    mask: np.ndarray = field(repr=False, compare=False)
+    probability_map: np.ndarray = field(repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding without its two maps, for JSON and tables."""
+        content = {key: value for key, value in asdict(self).items() if key not in ("mask", "probability_map")}
+        return {**content, "notice": NOT_A_DEVICE}
+
+
+class ClassifyLesiond(Transform):
+    """From an image and its lesion probability to a `Finding`: crop, classify, calibrate, measure, decide.
+
+    It is one of the transforms after the segmenter, in the pipeline's config as in the Predictor, so both say the same.
+
+    Args:
+        network: the classifier, in evaluation mode on its device.
+        inferer: calls it.
+        device: where it is.
+        card: the classifier's card: crop, temperature and operating points, as its training recorded them.
+        segmenter_card: the segmenter's, for the record.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        inferer: Callable[..., torch.Tensor],
+        device: torch.device | str,
+        card: Mapping[str, Any],
+        segmenter_card: Mapping[str, Any],
+    ) -> None:
+        self.network, self.inferer, self.device = network, inferer, torch.device(device)
+        self.card, self.segmenter_card = card, segmenter_card
+        self.crop = CropLesiond(
+            "image",
+            threshold=card.get("mask_threshold", 0.5),
+            variant=card.get("variant", "crop+mask"),
+            margin=card.get("margin", 0.25),
+            spatial_size=card.get("spatial_size", (128, 128)),
+        )
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Add ``data["finding"]``; needs ``image`` with its file in the metadata and ``probability`` at native size."""
+        path = str(data["image"].meta["filename_or_obj"])
+        original = read_image(path)
+        probability = torch.as_tensor(data["probability"]).float().cpu().numpy().clip(0, 1)[0]
+        finding = self.classify(path, original.pixels, probability, original.spacing_mm, original.warnings)
+        return {**data, "finding": finding}
+
+    @torch.no_grad()
+    def classify(
+        self,
+        name: str | os.PathLike[str],
+        pixels: np.ndarray,
+        probability: np.ndarray,
+        spacing_mm: tuple[float, float] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Finding:
+        """Make the finding of one image.
+
+        Args:
+            name: of the image.
+            pixels: (H, W) float32 in [0, 255].
+            probability: (H, W) float in [0, 1], of lesion.
+            spacing_mm: (row, column), None where unknown.
+            warnings: of the reader.
+        """
+        levels = quantise(probability)
+        region = find_lesion(levels, self.crop.threshold)
+        item = {
+            "image": MetaTensor(torch.from_numpy(pixels / 255.0)[None]),
+            "probability": torch.from_numpy(levels / np.float32(255))[None],
+        }
+        seen = torch.as_tensor(self.crop(item)["image"].as_tensor())[None].to(self.device)
+        logit = float(self.inferer(seen, self.network).reshape(()))
+        calibrated = float(expit(logit / self.card.get("temperature", 1.0)))
+        return Finding(
+            image=os.fspath(name),
+            size=(pixels.shape[0], pixels.shape[1]),
+            box=region.box,
+            lesion=measure_lesion(region.mask, _known(spacing_mm)),
+            other_boxes=region.others,
+            is_fallback=region.is_fallback,
+            probability_raw=float(expit(logit)),
+            probability=calibrated,
+            decisions=_decide(calibrated, self.card),
+            warnings=tuple(_warnings(region, warnings, self.card, self.segmenter_card)),
+            models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
+            mask=region.mask,
+            probability_map=levels,
+        )
+
+
+def _known(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if spacing_mm is None or not all(map(math.isfinite, spacing_mm)) else spacing_mm
+
+
+def _decide(probability: float, card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    points = {"probability 0.5": 0.5}
+    points |= {f"sensitivity {point['sensitivity_wish']:.2f}": point["threshold"] for point in card["operating_points"]}
+    return {
+        name: {"threshold": threshold, "decision": "malignant" if probability >= threshold else "benign"}
+        for name, threshold in points.items()
+    }
+
+
+def _warnings(
+    region: LesionRegion, warnings: Sequence[str], card: Mapping[str, Any], segmenter_card: Mapping[str, Any]
+) -> list[str]:
+    found = list(warnings)
+    if region.is_fallback:
+        found.append(NO_LESION)
+    if region.others:
+        found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
+    if card.get("synthetic") or segmenter_card.get("synthetic"):
+        found.append("SYNTHETIC: the weights were trained on a phantom and say nothing about patients")
+    return found

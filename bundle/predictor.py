@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one class that users call: an image in, a finding out. No config is evaluated, no code comes from the weights.
+
+    predictor = Predictor.from_folder("models")
+    finding = predictor.predict("image.png")
+    print(finding.probability, finding.lesion["long_axis_px"])
+
+Research software, not a medical device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Compose
+
+from bundle.errors import UserError
+from bundle.findings import ClassifyLesiond, Finding
+from bundle.inferers import AutocastInferer
+from bundle.networks import SegNet, UNet
+from bundle.readers import UltrasoundImage, read_image
+from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
+from bundle.weights import load_weights, read_card
+
+SEGMENTER, CLASSIFIER = "model.pt", "model_classifier.pt"
+
+
+class Predictor:
+    """Segment, cut out and classify the lesion of a 2-D B-mode breast ultrasound image.
+
+    Args:
+        segmenter: weights file of the U-Net, its card beside it.
+        classifier: weights file of the SegNet, its card beside it.
+        device: where to run; by default a GPU where there is one.
+        amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
+
+    Raises:
+        UserError: a file is missing, differs from the sha256 on its card, or is of another network.
+    """
+
+    def __init__(
+        self,
+        segmenter: str | os.PathLike[str],
+        classifier: str | os.PathLike[str],
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        card = _require_card(segmenter)
+        self.segmenter = UNet(
+            filters=card["filters"],
+            batch_norm=card["batch_norm"],
+            context=card["context"],
+            standardize=card["standardize"],
+        )
+        load_weights(self.segmenter, segmenter)
+        self.segmenter.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        classifier_card = _require_card(classifier)
+        network = SegNet(
+            **{key: classifier_card[key] for key in ("in_channels", "filters", "decoder", "batch_norm", "standardize")}
+        )
+        load_weights(network, classifier)
+        network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
+        self.classifier = ClassifyLesiond(
+            network, AutocastInferer(self.device, amp=amp), self.device, classifier_card, card
+        )
+        letterbox = bool(card.get("letterbox", False))
+        self.fit = Compose(
+            [EnhanceContrastd("image", card.get("clahe", 0.0)), FitTod("image", card["spatial_size"], letterbox)]
+        )
+        self.restore = RestoreSized("pred", "image", letterbox)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | os.PathLike[str], device: torch.device | str | None = None, amp: bool | None = None
+    ) -> Predictor:
+        """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder."""
+        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp)
+
+    @torch.no_grad()
+    def segment(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the probability of lesion, (H, W) float32 in [0, 1], of grey pixels (H, W) in [0, 255]."""
+        item = self.fit({"image": MetaTensor(torch.from_numpy(np.asarray(pixels, np.float32) / 255.0)[None])})
+        image = item["image"].as_tensor()[None].to(self.device).contiguous(memory_format=torch.channels_last)
+        probability = self.inferer(image, self.segmenter).sigmoid()[0].cpu()
+        return self.restore({"image": item["image"], "pred": probability})["pred"][0].numpy().clip(0, 1)
+
+    def predict(self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> Finding:
+        """Return the finding of one image.
+
+        Args:
+            image: a file; or grey pixels (H, W), uint8 or float, in [0, 255]; or what `read_image` returned.
+
+        Raises:
+            InputError: the file can not be used.
+            UserError: the array is not (H, W), or leaves [0, 255].
+        """
+        name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "array"
+        read = _as_image(image)
+        probability = self.segment(read.pixels)
+        return self.classifier.classify(name, read.pixels, probability, read.spacing_mm, read.warnings)
+
+
+def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> UltrasoundImage:
+    if isinstance(image, UltrasoundImage):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    pixels = np.asarray(image, dtype=np.float32)
+    if pixels.ndim != 2 or not pixels.size or not (pixels.min() >= 0 and pixels.max() <= 255):
+        raise UserError(f"array of shape {pixels.shape}: give grey pixels (H, W) in [0, 255]")
+    return UltrasoundImage(pixels, None, ())
+
+
+def _require_card(weights: str | os.PathLike[str]) -> Mapping[str, Any]:
+    card = read_card(weights)
+    if not card:
+        raise UserError(f"{weights}: no card (.json) beside it, which says what network it is; restore both files")
+    return card

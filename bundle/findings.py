@@ -122,7 +122,7 @@ class ClassifyLesiond(Transform):
         """
         levels = quantise(probability)
         region = find_lesion(levels, self.crop.threshold)
-        item = {
+        item: dict[Any, Any] = {
             "image": MetaTensor(torch.from_numpy(pixels / 255.0)[None]),
             "probability": torch.from_numpy(levels / np.float32(255))[None],
         }

@@ -15,7 +15,7 @@ from bundle.errors import InputError
 from bundle.files import write_atomically
 
 WORST = 10  # cases in the table of the lowest Dice: enough to look at, few enough to print
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -47,17 +47,17 @@ def write_report(
     lesions = [row for row in rows if row["dice"] is not None]
     # Autoescape for every template: names of files and commands come from outside.
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "decimal": _decimal, "pixels": _pixels}
+    environment.filters |= {"percent": format_percent, "decimal": format_decimal, "pixels": _pixels}
     page = environment.get_template("segmentation.html").render(
         metrics=metrics,
         worst=sorted(lesions, key=lambda row: (row["dice"], str(row["image"])))[:WORST],
-        figures=[(title, _embed(path)) for title, path in figures],
+        figures=[(title, embed_png(path)) for title, path in figures],
         provenance={key: _lines(value) for key, value in provenance.items()},
         synthetic=synthetic,
     )
@@ -66,7 +66,7 @@ def write_report(
     return report
 
 
-def _embed(path: str | os.PathLike[str]) -> str:
+def embed_png(path: str | os.PathLike[str]) -> str:
     """Return a PNG file as a data URI."""
     try:
         content = Path(path).read_bytes()
@@ -97,11 +97,11 @@ def _format(value: Mapping[str, float | None] | float | None, scale: float, digi
     return f"{text} ({low * scale:.{digits}f} – {high * scale:.{digits}f})"
 
 
-def _percent(value: Mapping[str, float | None] | float | None) -> str:
+def format_percent(value: Mapping[str, float | None] | float | None) -> str:
     return _format(value, 100, 1, " %")
 
 
-def _decimal(value: Mapping[str, float | None] | float | None) -> str:
+def format_decimal(value: Mapping[str, float | None] | float | None) -> str:
     return _format(value, 1, 3, "")
 
 

@@ -25,7 +25,7 @@ class WriteMasks:
     Sub-folders of the input are kept, so equal names in two folders do not collide.
 
     Args:
-        output_dir: where to write; also gets ``skipped.json`` when files were left out.
+        output_dir: where to write; also gets ``skipped.json``, what was left out.
         dataset_dir: the folder that image names are relative to.
         threshold: probability from which a pixel counts as lesion.
         images: what is in the folder, for the progress bar and the list of skipped files.
@@ -67,8 +67,8 @@ class WriteMasks:
 
     def _finish(self, engine: Engine) -> None:
         self.bar.close()
-        if self.skipped:
-            write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
+        # Written last and always: where it is, all else is there.
+        write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
 
 
 def output_name(image: Path, dataset_dir: Path) -> Path:

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole chain as a list of steps: prepare, train, evaluate, segment, classify. Each is one bundle command.
+
+A step whose result is there is skipped, so a chain that was interrupted goes on where it was; a training that was
+interrupted resumes by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the chain.
+
+    Args:
+        name: what a person reads while it runs; unique, it names the log.
+        words: arguments of ``python -m monai.bundle run``.
+        result: the file that is there when the step is done.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    result: Path
+
+
+def plan_chain(
+    dataset_dir: Path,
+    output_dir: Path,
+    recipe: str,
+    seed: int,
+    row: int | None = None,
+    classifier_rows: Sequence[int | None] = (None,),
+    masks: Sequence[str] = ("predicted",),
+    segmentation_overrides: Sequence[str] = (),
+    classification_overrides: Sequence[str] = (),
+) -> list[Step]:
+    """Return the steps of one segmenter and of the classifiers that use its masks.
+
+    Args:
+        dataset_dir: the dataset.
+        output_dir: gets a folder per network.
+        recipe: "paper" or "ours".
+        seed: of the training and of the split.
+        row: of the paper's Table 1.
+        classifier_rows: of the paper's Table 2; (None,) for ours, () for no classifier.
+        masks: what the classifiers see: "predicted", and "oracle" for the ground truth beside it.
+        segmentation_overrides, classification_overrides: further words, such as ``--max_epochs 2``.
+    """
+    name = f"{recipe}{f'_row{row}' if row else ''}_seed{seed}"
+    folder = output_dir / f"segmentation_{name}"
+    prepared = output_dir / "prepared" / f"seed{seed}"
+    common = ("--dataset_dir", str(dataset_dir))
+    split = ("--prepared_dir", str(prepared), "--split_seed", str(seed))
+    steps = [
+        Step(
+            f"train segmentation {name}",
+            (
+                *("training", *_configs("train", "paper_segmentation" if recipe == "paper" else None), *common, *split),
+                *("--output_dir", str(folder), "--seed", str(seed), *_row(row), *segmentation_overrides),
+            ),
+            folder / "model.pt",
+        ),
+        Step(
+            f"evaluate segmentation {name}",
+            (*_configs("evaluate"), *common, *split, "--output_dir", str(folder)),
+            folder / "evaluation" / "metrics.json",
+        ),
+    ]
+    if classifier_rows:
+        steps.append(
+            Step(
+                f"segment all images with {name}",
+                (
+                    *(*_configs("inference"), *common, "--weights", str(folder / "model.pt")),
+                    *("--output_dir", str(folder / "predictions")),
+                ),
+                folder / "predictions" / "skipped.json",
+            )
+        )
+    for classifier_row in classifier_rows:
+        for source in masks:
+            steps += _plan_classifier(
+                common, prepared, output_dir, folder, recipe, seed, classifier_row, source, classification_overrides
+            )
+    return steps
+
+
+def _plan_classifier(
+    common: tuple[str, ...],
+    prepared: Path,
+    output_dir: Path,
+    segmentation: Path,
+    recipe: str,
+    seed: int,
+    row: int | None,
+    masks: str,
+    overrides: Sequence[str],
+) -> list[Step]:
+    oracle = "oracle_" if masks == "oracle" else ""
+    name = f"{oracle}{recipe}{f'_row{row}' if row else ''}_seed{seed}"
+    folder = output_dir / f"classification_{name}"
+    words = (*common, "--segmentation_dir", str(segmentation), "--prepared_dir", str(prepared))
+    words += ("--output_dir", str(folder), "--masks", masks)
+    return [
+        Step(
+            f"train classification {name}",
+            (
+                *("training", *_configs("train_classifier", "paper_classifier" if recipe == "paper" else None), *words),
+                *("--split_seed", str(seed), "--segmentation_split_seed", str(seed), "--seed", str(seed)),
+                *(*_row(row), *overrides),
+            ),
+            folder / "model_classifier.pt",
+        ),
+        Step(
+            f"evaluate classification {name}",
+            (*_configs("evaluate_classifier"), *words),
+            folder / "evaluation" / "metrics.json",
+        ),
+    ]
+
+
+def run_steps(steps: Sequence[Step], logs: Path) -> None:
+    """Run the steps that have no result yet, one after another, with a line each; the whole output goes to ``logs``.
+
+    Raises:
+        UserError: a step failed; it names the step, its last line and its log.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    for number, step in enumerate(steps, start=1):
+        label = f"[{number}/{len(steps)}] {step.name}"
+        if step.result.exists():
+            print(f"{label}: done before", flush=True)
+            continue
+        print(f"{label} …", end="", flush=True)
+        start = time.monotonic()
+        log = logs / f"{step.name.replace(' ', '_')}.log"
+        command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *step.words]
+        with open(log, "w", encoding="utf-8") as file:
+            print(shlex.join(["python", *command[1:]]), file=file, flush=True)
+            code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        if code or not step.result.exists():
+            print(" failed", flush=True)
+            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            raise UserError(f"{step.name}: {lines[-1] if lines else f'exit code {code}'} (log: {log})")
+        print(f" {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _configs(*names: str | None) -> tuple[str, str]:
+    files = [f"configs/{name}.{'yaml' if name.startswith('paper') else 'json'}" for name in names if name]
+    return "--config_file", files[0] if len(files) == 1 else str(files)
+
+
+def _row(row: int | None) -> tuple[Any, ...]:
+    return () if row is None else ("--row", str(row))
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path as the steps need it, which run in the bundle's root whatever the caller's folder is."""
+    return Path(path).resolve()

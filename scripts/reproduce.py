@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the whole chain: prepare, split, train, segment, classify, evaluate, report. Finished steps are skipped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bundle.config import one_line_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0, or 2 when a step failed; the same command goes on after the last finished step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset_dir", type=Path, help="default: the SYNTHETIC phantom, made on first use")
+    parser.add_argument("--output_dir", type=Path, help="default: runs/reproduce_<dataset>")
+    parser.add_argument("--ours", action="store_true", help="our recipe (default if --paper is not given)")
+    parser.add_argument("--paper", action="store_true", help="the paper's recipe")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1], help="rows of the paper's Table 1; default: 1")
+    parser.add_argument("--classifier_rows", type=int, nargs="+", default=[2], help="rows of Table 2; default: 2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of split and training; default: 0")
+    parser.add_argument("--oracle", action="store_true", help="also classify from ground-truth masks, named so")
+    parser.add_argument(
+        "--small", action="store_true", help="CPU-size networks and 128×128 in place of the paper's sizes"
+    )
+    parser.add_argument("--max_epochs", type=int, help="fewer epochs, for a quick look")
+    options = parser.parse_args(argv)
+
+    from bundle.evaluation.chain_report import write_chain_report  # after the arguments: torch takes seconds to import
+    from bundle.reproduce import absolute, plan_chain, run_steps
+
+    dataset = absolute(options.dataset_dir or ROOT / "data" / "phantom")
+    output = absolute(options.output_dir or ROOT / "runs" / f"reproduce_{dataset.name}")
+    epochs = ["--max_epochs", str(options.max_epochs)] if options.max_epochs else []
+    small = ["--spatial_size", "[128,128]"] if options.small else []
+    masks = ("predicted", "oracle") if options.oracle else ("predicted",)
+    steps = []
+    for seed in options.seeds:
+        if options.ours or not options.paper:
+            steps += plan_chain(
+                *(dataset, output, "ours", seed),
+                masks=masks,
+                segmentation_overrides=epochs,
+                classification_overrides=epochs,
+            )
+        for row in options.rows if options.paper else []:
+            steps += plan_chain(
+                *(dataset, output, "paper", seed, row),
+                # One segmenter serves all classifiers, as in the paper.
+                classifier_rows=options.classifier_rows if row == options.rows[0] else (),
+                masks=masks,
+                segmentation_overrides=[*epochs, *small, *(["--filters", "[16,32,64,128]"] if small else [])],
+                classification_overrides=[*epochs, *small],
+            )
+    run_steps(steps, output / "logs")
+    print(f"Report: {write_chain_report(output)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -167,6 +167,10 @@ def _warnings(
         found.append(NO_LESION)
     if region.others:
         found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
+    if card.get("segmenter_sha256") not in (None, segmenter_card.get("sha256")):
+        found.append("the classifier was trained on the masks of another segmenter")
+    if card.get("masks") == "oracle":
+        found.append("ORACLE: the classifier was trained on ground-truth masks, which no new image has")
     if card.get("synthetic") or segmenter_card.get("synthetic"):
         found.append("SYNTHETIC: the weights were trained on a phantom and say nothing about patients")
     return found

@@ -11,9 +11,7 @@ Research software, not a medical device.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +24,11 @@ from bundle.inferers import AutocastInferer
 from bundle.networks import SegNet, UNet
 from bundle.readers import UltrasoundImage, read_image
 from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
-from bundle.weights import load_weights, read_card
+from bundle.weights import load_weights, require_card
 
 SEGMENTER, CLASSIFIER = "model.pt", "model_classifier.pt"
+SEGMENTER_KEYS = ("filters", "batch_norm", "context", "standardize", "spatial_size")
+CLASSIFIER_KEYS = ("in_channels", "filters", "decoder", "batch_norm", "standardize")
 
 
 class Predictor:
@@ -41,7 +41,8 @@ class Predictor:
         amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
 
     Raises:
-        UserError: a file is missing, differs from the sha256 on its card, or is of another network.
+        UserError: a file is missing, differs from the sha256 on its card, or is of another network; or the device
+            is none of this machine.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class Predictor:
         device: torch.device | str | None = None,
         amp: bool | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        card = _require_card(segmenter)
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        card = require_card(segmenter, SEGMENTER_KEYS)
         self.segmenter = UNet(
             filters=card["filters"],
             batch_norm=card["batch_norm"],
@@ -61,10 +62,8 @@ class Predictor:
         )
         load_weights(self.segmenter, segmenter)
         self.segmenter.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        classifier_card = _require_card(classifier)
-        network = SegNet(
-            **{key: classifier_card[key] for key in ("in_channels", "filters", "decoder", "batch_norm", "standardize")}
-        )
+        classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
+        network = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
         load_weights(network, classifier)
         network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
@@ -113,14 +112,23 @@ def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> U
         return image
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
-    pixels = np.asarray(image, dtype=np.float32)
-    if pixels.ndim != 2 or not pixels.size or not (pixels.min() >= 0 and pixels.max() <= 255):
+    try:
+        pixels = np.asarray(image, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{type(image).__name__}: no array of numbers; give grey pixels (H, W) in [0, 255]"
+        ) from None
+    if pixels.ndim != 2 or not pixels.size:
         raise UserError(f"array of shape {pixels.shape}: give grey pixels (H, W) in [0, 255]")
+    if not (pixels.min() >= 0 and pixels.max() <= 255):  # written so that NaN fails as well
+        raise UserError(f"array from {pixels.min():g} to {pixels.max():g}: give grey pixels (H, W) in [0, 255]")
     return UltrasoundImage(pixels, None, ())
 
 
-def _require_card(weights: str | os.PathLike[str]) -> Mapping[str, Any]:
-    card = read_card(weights)
-    if not card:
-        raise UserError(f"{weights}: no card (.json) beside it, which says what network it is; restore both files")
-    return card
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        raise UserError(
+            f"device '{device}': {str(error).splitlines()[0]}; give cpu, or a GPU of this machine"
+        ) from None

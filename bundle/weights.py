@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,24 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = card_path(weights)
     return read_json(path, "restore it beside its weights") if path.exists() else {}
+
+
+def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read the card beside a weights file, which must be there and hold the keys.
+
+    Raises:
+        UserError: there is no card, it is not readable, or it is of another kind of network.
+    """
+    card = read_card(weights)
+    if not card:
+        raise UserError(f"{weights}: no card ({card_path(weights).name}) beside it; restore both files")
+    missing = [key for key in keys if key not in card]
+    if missing:
+        raise UserError(
+            f"{card_path(weights)}: the card of another network (it lacks {', '.join(missing)}); "
+            "name the weights and the card of the right one"
+        )
+    return card
 
 
 def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:

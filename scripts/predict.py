@@ -28,26 +28,28 @@ def main(argv: list[str] | None = None) -> int:
     from tqdm import tqdm  # after the arguments: torch and MONAI take seconds to import
 
     from bundle.data.folder import SOME_CASES_FAILED, list_images
-    from bundle.outputs.findings import write_findings, write_pictures
+    from bundle.outputs.findings import name_below, write_findings, write_pictures
     from bundle.outputs.handler import output_name
     from bundle.predictor import Predictor
 
     images: list[tuple[Path, Path]] = []  # each with the folder that its name is relative to
-    skipped: list[InputError] = []
+    skipped: list[tuple[InputError, Path]] = []
     for given in options.inputs:
         if given.is_dir():
             found = list_images(given)
             images += [(Path(path), given) for path in found.readable]
-            skipped += found.skipped
+            skipped += [(bad, given) for bad in found.skipped]
         else:
             images.append((given, given.parent))
+    if options.output:
+        _refuse_equal_names([(path, output_name(path, folder)) for path, folder in images])
     predictor = Predictor.from_folder(options.models, options.device)
     rows = []
     for path, folder in tqdm(images, desc="predicting", unit="image", disable=len(images) < 2):
         try:
             finding = predictor.predict(path)
         except InputError as error:
-            skipped.append(error)
+            skipped.append((error, folder))
             continue
         name = output_name(path, folder)
         if options.output:
@@ -59,14 +61,23 @@ def main(argv: list[str] | None = None) -> int:
             f"{finding.lesion['short_axis_px']:.0f} px at {finding.box}{warnings}"
         )
     if options.output:
-        write_findings(rows, [bad.as_dict() for bad in skipped], options.output)
+        write_findings(rows, [name_below(*bad) for bad in skipped], options.output)
         print(f"Written: {options.output / 'findings.json'}")
-    for bad_file in skipped:
+    for bad_file, _ in skipped:
         print(f"skipped: {bad_file}", file=sys.stderr)
     print("Research software, not a medical device.")
     if skipped and not rows:
         raise UserError("no image could be used; see the lines above")
     return SOME_CASES_FAILED if skipped else 0
+
+
+def _refuse_equal_names(images: list[tuple[Path, Path]]) -> None:
+    """Refuse inputs whose masks and overlays would overwrite each other."""
+    seen: dict[Path, Path] = {}
+    for path, name in images:
+        if name in seen:
+            raise UserError(f"{seen[name]} and {path} would both be written as {name}; give them in two runs")
+        seen[name] = path
 
 
 if __name__ == "__main__":

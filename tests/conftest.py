@@ -43,3 +43,45 @@ def run_bundle() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def write_models() -> Callable[..., Path]:
+    """Write a random small segmenter and classifier with their cards into a folder, as training leaves them."""
+    import torch
+
+    from bundle.networks import SegNet, UNet
+    from bundle.weights import flat_state_dict, sha256_of, write_weights
+
+    def write(folder: Path, bias: float = 0.0, **classifier_card: object) -> Path:
+        """The bias is added to the segmenter's logits: -4 keeps it from finding anything."""
+        torch.manual_seed(1)
+        segmenter = UNet(filters=(4, 8))
+        segmenter.head.bias.data += bias
+        network = SegNet(in_channels=2, filters=(4, 8), decoder=False, batch_norm=True, standardize=True)
+        common = {"filters": [4, 8], "batch_norm": True, "standardize": True, "synthetic": False}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_weights(
+            folder / "model.pt",
+            flat_state_dict(segmenter),
+            {**common, "context": 0, "spatial_size": [48, 64], "letterbox": False, "clahe": 0.0, "threshold": 0.5},
+        )
+        points = [
+            {"sensitivity_wish": 0.9, "threshold": 1e-9, "sensitivity": 1.0, "specificity": 0.0},
+            {"sensitivity_wish": 0.95, "threshold": 1.0, "sensitivity": 0.0, "specificity": 1.0},
+        ]
+        card = {
+            **{**common, "in_channels": 2, "decoder": False, "variant": "crop+mask", "margin": 0.25},
+            **{"mask_threshold": 0.5, "spatial_size": [32, 32], "temperature": 2.0, "operating_points": points},
+            **{"masks": "predicted", "segmenter_sha256": sha256_of(folder / "model.pt"), **classifier_card},
+        }
+        write_weights(folder / "model_classifier.pt", flat_state_dict(network), card)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_models(write_models: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of random small weights for both stages, for the Predictor; not to be written to."""
+    return write_models(tmp_path_factory.mktemp("models"))

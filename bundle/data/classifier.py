@@ -12,7 +12,7 @@ from bundle.data.prepare import load_datalist
 from bundle.data.splits import PARTS, check_no_group_crosses, parse_ratio, split_cases
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
-from bundle.weights import read_card
+from bundle.weights import require_card
 
 DATALIST = "datalist_classifier.json"
 TARGETS = {"benign": 0.0, "malignant": 1.0}
@@ -47,7 +47,8 @@ def prepare_classifier(
         the datalist, with absolute paths.
 
     Raises:
-        UserError: a map is missing, the maps come from another split, or masks is unknown.
+        UserError: a map is missing, the maps come from another split, masks is unknown, or a class is missing in the
+            training or the validation part.
     """
     if masks not in MASK_SOURCES:
         raise UserError(f"masks '{masks}': give one of {', '.join(MASK_SOURCES)}")
@@ -69,6 +70,7 @@ def prepare_classifier(
     }
     for part, members in split_cases(cases, parse_ratio(split), seed).items():
         datalist[part] = [_record(by_image[str(folder / case.image)], folder, maps, masks) for case in members]
+    _check_classes(datalist, dataset_dir)
     check_no_group_crosses(datalist)
     write_json(Path(output_dir) / DATALIST, datalist)
     return load_classifier_datalist(Path(output_dir) / DATALIST, dataset_dir, maps_dir)
@@ -84,7 +86,7 @@ def load_classifier_datalist(
     """
     mend = "make it anew: delete it and run the training again"
     content = read_json(datalist, mend)
-    missing = [key for key in ("masks", "split", "seed", *PARTS) if key not in content]
+    missing = [key for key in ("masks", "split", "seed", "segmenter_sha256", *PARTS) if key not in content]
     if missing:
         raise InputError(datalist, f"is no classifier datalist (it lacks {', '.join(missing)})", mend)
     check_no_group_crosses(content)
@@ -92,6 +94,9 @@ def load_classifier_datalist(
     for part in PARTS:
         for record in content[part]:
             record["image"] = str(folder / record["image"])
+            if not os.path.isfile(record["image"]):
+                mend = "give the dataset's own folder"
+                raise InputError(record["image"], "is named in the datalist but missing", mend)
             if content["masks"] == "oracle":
                 record["probability"] = [str(folder / path) for path in record["probability"]]
             else:
@@ -114,8 +119,8 @@ def ensure_classifier_prepared(
     """The classifier's datalist, made now unless it was before; what the classifier's configs call.
 
     Raises:
-        UserError: the folder holds one of another split, seed or source of masks; ground truth is asked for in a
-            folder whose name does not say ``oracle``; or as `prepare_classifier`.
+        UserError: the folder holds one of another split, seed, source of masks or segmenter; ground truth is asked
+            for in a folder whose name does not say ``oracle``; or as `prepare_classifier`.
     """
     if masks == "oracle" and "oracle" not in Path(output_dir).resolve().name:
         raise UserError(
@@ -131,8 +136,10 @@ def ensure_classifier_prepared(
             seed=seed,
             masks=masks,
         )
+    # The origin of the maps was checked when the datalist was made; it holds for this segmenter alone.
+    segmenter = _require_segmenter(weights)["sha256"] if masks == "predicted" else None
     datalist = load_classifier_datalist(path, dataset_dir, maps_dir)
-    for key, wanted in (("split", split), ("seed", seed), ("masks", masks)):
+    for key, wanted in (("split", split), ("seed", seed), ("masks", masks), ("segmenter_sha256", segmenter)):
         if datalist[key] != wanted:
             raise InputError(path, f"was made with {key} {datalist[key]}, not {wanted}", "name another --output_dir")
     return datalist
@@ -140,9 +147,7 @@ def ensure_classifier_prepared(
 
 def _check_origin(segmentation: dict[str, Any], weights: str | os.PathLike[str] | None) -> dict[str, Any]:
     """Refuse maps of a segmenter that may have trained on the images it segmented."""
-    if weights is None:
-        raise UserError("predicted masks need the weights of the segmenter that made them; give --segmenter model.pt")
-    card = read_card(weights)
+    card = _require_segmenter(weights)
     for ours, theirs in (("dataset_sha256", "dataset_sha256"), ("split", "split"), ("seed", "split_seed")):
         if card.get(theirs) != segmentation[ours]:
             raise UserError(
@@ -150,6 +155,20 @@ def _check_origin(segmentation: dict[str, Any], weights: str | os.PathLike[str] 
                 "use the datalist of its own training, or it may have seen the images it segments"
             )
     return card
+
+
+def _require_segmenter(weights: str | os.PathLike[str] | None) -> dict[str, Any]:
+    if weights is None:
+        raise UserError("predicted masks need the weights of the segmenter that made them; give --segmenter model.pt")
+    return require_card(weights, ("sha256", "threshold"))
+
+
+def _check_classes(datalist: dict[str, Any], dataset_dir: str | os.PathLike[str]) -> None:
+    """Refuse a split that would only fail after the training, when the operating points are chosen."""
+    for part in ("training", "validation"):
+        for label in TARGETS:
+            if not any(record["class"] == label for record in datalist[part]):
+                raise UserError(f"{dataset_dir}: no {label} image is left for {part}; add cases or change --split")
 
 
 def _as_case(record: dict[str, Any], folder: Path) -> Case:

@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 from scipy.special import expit
 
+from bundle.errors import UserError
 from bundle.evaluation.classification import summarise_classification
 from bundle.evaluation.figures import plot_confusion, plot_reliability, plot_roc
 from bundle.evaluation.handler import to_csv
@@ -33,6 +34,9 @@ class ClassificationEvaluation:
         records: the evaluated records of the datalist: image, label, class, group.
         weights: path of the evaluated weights, whose card is used and recorded.
         datalist: the datalist, for the record.
+
+    Raises:
+        UserError: the weights were trained on another split of the same dataset, so on images that would be tested.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class ClassificationEvaluation:
         self.weights = weights
         self.card = read_card(weights)
         self.datalist = datalist
+        _refuse_trained_images(self.card, datalist, weights)
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -109,3 +114,18 @@ class ClassificationEvaluation:
             100 * summary["majority_accuracy"]["estimate"],
             self.folder,
         )
+
+
+def _refuse_trained_images(
+    card: Mapping[str, Any], datalist: Mapping[str, Any], weights: str | os.PathLike[str]
+) -> None:
+    if card.get("dataset_sha256") is None or card["dataset_sha256"] != datalist.get("dataset_sha256"):
+        return
+    names = {"segmentation_seed": "segmentation_split_seed", "seed": "split_seed"}
+    for ours in ("segmentation_split", "segmentation_seed", "split", "seed"):
+        theirs = names.get(ours, ours)
+        if card.get(theirs) != datalist.get(ours):
+            raise UserError(
+                f"{weights}: trained with {theirs} {card.get(theirs)}, but the datalist has {datalist.get(ours)}; "
+                "evaluate on the datalist of its own training, or it may have seen the images it is tested on"
+            )

@@ -156,10 +156,17 @@ class SegmentationEvaluation:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Format rows with the same keys as CSV text; None becomes an empty cell."""
+    """Format rows with the same keys as CSV text; None becomes an empty cell.
+
+    Text that a spreadsheet would run as a formula gets a leading quote: names of files come from outside.
+    """
     buffer = io.StringIO()
     if rows:
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

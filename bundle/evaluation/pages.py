@@ -21,6 +21,8 @@ README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 _METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
+CLASSIFICATION = "classification"  # the "task" that a classifier's metrics.json names; a segmenter's names none
+_CLASS_METRICS = ("synthetic", "masks", "intervals", "auroc", "ece", "operating_points", "weights", "provenance")
 _SPEEDS = ("settings", "rounds", "bare_images_per_second", "loop_images_per_second", "ratio", "provenance")
 _MEND = "record it again with scripts/record_result.py"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -63,7 +65,7 @@ def record_result(
         raise UserError(f"--recipe {recipe}: choose one of {', '.join(RECIPES)}")
     mend = "give the metrics.json of an evaluation run"
     metrics = read_json(metrics_file, mend)
-    _require(metrics_file, metrics, _METRICS, mend)
+    _require(metrics_file, metrics, _CLASS_METRICS if _is_classification(metrics) else _METRICS, mend)
     if metrics["synthetic"] and not allow_synthetic:
         raise InputError(
             metrics_file, "its data are synthetic and say nothing about patients", "or add --allow-synthetic"
@@ -85,14 +87,22 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         InputError: a file is no readable JSON or lacks what the pages show.
     """
     root = Path(root)
-    card = root / "models" / "model.json"
-    shipped = read_json(card).get("sha256") if card.is_file() else None
-    results, benchmark = [], None
+    card, classifier_card = (root / "models" / f"{name}.json" for name in ("model", "model_classifier"))
+    shipped, shipped_classifier = (
+        read_json(file).get("sha256") if file.is_file() else None for file in (card, classifier_card)
+    )
+    results, classifications, benchmark = [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
         if file.stem == BENCHMARK:
             _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")
             benchmark = content
+        elif _is_classification(content):
+            _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)
+            sha256 = content["weights"].get("sha256")
+            classifications.append(
+                {**content, "name": file.stem, "shipped": bool(sha256) and sha256 == shipped_classifier}
+            )
         else:
             _require(file, content, ("title", "recipe", "row", "note", *_METRICS), _MEND)
             _require(file, content["lesions"], SCORES, _MEND)
@@ -101,7 +111,8 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
                 {**content, "name": file.stem, "shipped": bool(shipped) and shipped == weights.get("sha256")}
             )
     # The paper's recipe first, by its rows, then ours: the order in which a reader compares.
-    results.sort(key=lambda result: (RECIPES.index(result["recipe"]), result["row"] or 0, result["name"]))
+    for listed in (results, classifications):
+        listed.sort(key=lambda result: (RECIPES.index(result["recipe"]), result["row"] or 0, result["name"]))
     # No autoescape: the pages are Markdown, and texts from outside pass through `cell` and `code`.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -113,6 +124,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     environment.filters |= {"cell": _cell, "number": _number, "size": _size, "widths": _widths, "code": _code}
     values = {
         "results": results,
+        "classifications": classifications,
         "benchmark": benchmark,
         "shipped": bool(shipped),
         "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
@@ -128,6 +140,10 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         _, _, after = rest.partition(README_BLOCK[1])
         pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
     return pages
+
+
+def _is_classification(metrics: Mapping[str, Any]) -> bool:
+    return metrics.get("task") == CLASSIFICATION
 
 
 def _require(file: PathLike, content: Mapping[str, Any], keys: tuple[str, ...], mend: str) -> None:

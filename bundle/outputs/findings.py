@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
+from bundle.errors import InputError
 from bundle.evaluation.handler import to_csv
 from bundle.files import write_atomically, write_json
 from bundle.findings import NOT_A_DEVICE, Finding
@@ -34,13 +35,18 @@ def write_findings(findings: Iterable[dict[str, Any]], skipped: Iterable[dict[st
 
     Args:
         findings: as `Finding.as_dict` gives them.
-        skipped: {"path", "reason", "mend"} of files without a finding.
+        skipped: {"path", "reason", "mend"} of files without a finding; the path as a finding names its image.
         output_dir: where to.
     """
     rows = list(findings)
     content = {"notice": NOT_A_DEVICE, "findings": rows, "skipped": list(skipped)}
     write_json(output_dir / "findings.json", content)
     write_atomically(output_dir / "findings.csv", to_csv([flat_row(row) for row in rows]))
+
+
+def name_below(bad: InputError, folder: Path) -> dict[str, str]:
+    """The parts of an error, its file named below a folder: results are passed on, and folders can name people."""
+    return {**bad.as_dict(), "path": Path(bad.path).relative_to(folder).as_posix()}
 
 
 def flat_row(finding: dict[str, Any]) -> dict[str, Any]:
@@ -96,4 +102,5 @@ class WriteFindings:
 
     def _finish(self, _: Engine) -> None:
         self.bar.close()
-        write_findings(self.rows, [bad.as_dict() for bad in self.images.skipped], self.folder)
+        skipped = [name_below(bad, self.dataset_dir) for bad in self.images.skipped]
+        write_findings(self.rows, skipped, self.folder)

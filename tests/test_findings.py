@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.findings."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from bundle.findings import NO_LESION, ClassifyLesiond, Finding
+
+LOGIT = 1.2
+POINTS = [{"sensitivity_wish": 0.9, "threshold": 0.7}, {"sensitivity_wish": 0.95, "threshold": 0.6}]
+CARD: dict[str, Any] = {"sha256": "c" * 64, "spatial_size": [16, 16], "temperature": 2.0, "operating_points": POINTS}
+SEGMENTER = {"sha256": "5" * 64}
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.float32)
+
+
+def _classify(probability: np.ndarray, seen: list[torch.Tensor] | None = None, **changes: Any) -> Finding:
+    """The finding of a classifier whose logit is always the same."""
+    segmenter_card = changes.pop("segmenter_card", SEGMENTER)
+    spacing, warnings = changes.pop("spacing_mm", None), changes.pop("warnings", ())
+
+    def infer(image: torch.Tensor, _: torch.nn.Module) -> torch.Tensor:
+        if seen is not None:
+            seen.append(image)
+        return torch.full((1, 1), LOGIT)
+
+    step = ClassifyLesiond(torch.nn.Identity(), infer, "cpu", {**CARD, **changes}, segmenter_card)
+    return step.classify("a.png", PIXELS, probability, spacing, warnings)
+
+
+@pytest.fixture
+def box() -> np.ndarray:
+    """A lesion in rows 10 to 20, columns 30 to 50."""
+    probability = np.zeros((40, 60), np.float32)
+    probability[10:20, 30:50] = 0.9
+    return probability
+
+
+def test_the_probability_is_calibrated_and_the_decisions_follow_the_card(box: np.ndarray) -> None:
+    finding = _classify(box)
+    assert finding.probability_raw == pytest.approx(expit(LOGIT), abs=1e-7)
+    assert finding.probability == pytest.approx(expit(LOGIT / 2), abs=1e-7)  # 0.646
+    assert finding.decisions == {
+        "probability 0.5": {"threshold": 0.5, "decision": "malignant"},
+        "sensitivity 0.90": {"threshold": 0.7, "decision": "benign"},
+        "sensitivity 0.95": {"threshold": 0.6, "decision": "malignant"},
+    }
+
+
+def test_a_probability_at_the_threshold_is_malignant(box: np.ndarray) -> None:
+    probability = _classify(box).probability
+    points = [{"sensitivity_wish": 0.9, "threshold": probability}]
+    assert _classify(box, operating_points=points).decisions["sensitivity 0.90"]["decision"] == "malignant"
+
+
+def test_the_lesion_is_measured_at_native_size(box: np.ndarray) -> None:
+    finding = _classify(box, spacing_mm=(0.1, 0.2))
+    assert (finding.size, finding.box) == ((40, 60), (10, 30, 20, 50))
+    assert finding.lesion["area_px"] == 200
+    assert finding.lesion["area_mm2"] == pytest.approx(4.0)
+    assert np.array_equal(finding.mask, box > 0)
+    assert np.array_equal(finding.probability_map, np.where(box > 0, 230, 0))
+    assert not finding.is_fallback
+    assert finding.warnings == ()
+
+
+def test_unknown_spacing_gives_no_millimetres(box: np.ndarray) -> None:
+    for spacing in (None, (math.nan, math.nan)):
+        assert not [key for key in _classify(box, spacing_mm=spacing).lesion if "mm" in key]
+
+
+def test_the_dict_is_strict_json_without_the_maps(box: np.ndarray) -> None:
+    content = _classify(box, warnings=["said by the reader"]).as_dict()
+    assert not {"mask", "probability_map"} & content.keys()
+    again = json.loads(json.dumps(content, allow_nan=False))
+    assert again["models"] == {"segmenter": "5" * 64, "classifier": "c" * 64}
+    assert "not a medical device" in again["notice"]
+    assert again["warnings"] == ["said by the reader"]
+    assert len(json.dumps(content)) < 3000
+
+
+def test_a_map_below_the_threshold_is_a_fallback_and_says_so(box: np.ndarray) -> None:
+    finding = _classify(box / 3)
+    assert finding.is_fallback
+    assert NO_LESION in finding.warnings
+    assert finding.box == (10, 30, 20, 50)
+
+
+def test_an_empty_map_takes_the_whole_image(box: np.ndarray) -> None:
+    finding = _classify(box * 0)
+    assert finding.is_fallback
+    assert finding.box == (0, 0, 40, 60)
+
+
+def test_further_regions_are_named_and_counted(box: np.ndarray) -> None:
+    box[30:34, 2:9] = 0.8
+    finding = _classify(box)
+    assert finding.other_boxes == ((30, 2, 34, 9),)
+    assert any(warning.startswith("1 further region") for warning in finding.warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"synthetic": True}, "SYNTHETIC"),
+        ({"segmenter_card": {**SEGMENTER, "synthetic": True}}, "SYNTHETIC"),
+        ({"masks": "oracle"}, "ORACLE"),
+        ({"segmenter_sha256": "6" * 64}, "another segmenter"),
+    ],
+)
+def test_weights_that_deserve_a_warning_give_one(box: np.ndarray, changes: dict[str, Any], word: str) -> None:
+    assert [word in warning for warning in _classify(box, **changes).warnings] == [True]
+
+
+def test_the_classifier_that_knows_its_segmenter_does_not_warn(box: np.ndarray) -> None:
+    assert _classify(box, segmenter_sha256="5" * 64, masks="predicted").warnings == ()
+
+
+@pytest.mark.parametrize(("variant", "channels"), [("masked", 1), ("crop", 1), ("crop+mask", 2)])
+def test_the_classifier_sees_what_its_card_says(box: np.ndarray, variant: str, channels: int) -> None:
+    seen: list[torch.Tensor] = []
+    _classify(box, seen, variant=variant, spatial_size=[20, 30])
+    assert seen[0].shape == (1, channels, 20, 30)
+    assert seen[0].dtype == torch.float32
+    assert 0 <= seen[0].min() < seen[0].max() <= 1

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.predictor, with small random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from bundle.errors import InputError, UserError
+from bundle.findings import NO_LESION
+from bundle.predictor import Predictor
+from bundle.readers import read_image
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_models: Path) -> Predictor:
+    return Predictor.from_folder(tiny_models, "cpu", amp=False)
+
+
+@pytest.fixture(scope="module")
+def image(small_phantom: Path) -> Path:
+    return small_phantom / "malignant" / "malignant (1).png"
+
+
+@pytest.fixture
+def models(tiny_models: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return shutil.copytree(tiny_models, tmp_path / "models")
+
+
+def _change_card(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_array_input_equals_file_input(predictor: Predictor, image: Path) -> None:
+    pixels = np.asarray(Image.open(image))
+    findings = [predictor.predict(given) for given in (image, str(image), pixels, pixels.astype(float))]
+    findings.append(predictor.predict(read_image(image)))
+    assert len({finding.probability for finding in findings}) == 1
+    assert all(np.array_equal(finding.probability_map, findings[0].probability_map) for finding in findings)
+    assert [finding.image for finding in findings] == [str(image), str(image), "array", "array", "array"]
+    assert findings[0].size == findings[0].mask.shape == pixels.shape
+    assert 0 < findings[0].probability < 1
+
+
+def test_the_map_of_an_image_is_at_its_own_size_and_in_range(predictor: Predictor, image: Path) -> None:
+    pixels = read_image(image).pixels
+    probability = predictor.segment(pixels)
+    assert probability.shape == pixels.shape
+    assert probability.dtype == np.float32
+    assert 0 <= probability.min() < probability.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 8, 8)),
+        np.zeros(8),
+        np.zeros((0, 8)),
+        np.full((8, 8), 256.0),
+        np.full((8, 8), -1),
+        np.full((8, 8), np.nan),
+        np.full((8, 8), np.inf),
+        np.full((8, 8), "grey"),
+        None,
+        [[1, 2], [3]],
+    ],
+)
+def test_an_array_of_wrong_shape_or_range_is_refused_in_one_line(predictor: Predictor, array: Any) -> None:
+    with pytest.raises(UserError, match=r"give grey pixels \(H, W\) in \[0, 255\]") as caught:
+        predictor.predict(array)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=90)))
+def test_every_grey_picture_gives_a_finding_that_is_strict_json(predictor: Predictor, pixels: np.ndarray) -> None:
+    finding = predictor.predict(pixels)
+    json.dumps(finding.as_dict(), allow_nan=False)
+    assert finding.mask.any()
+    assert finding.mask.shape == pixels.shape
+    assert 0 <= finding.probability <= 1
+
+
+@pytest.mark.parametrize("bias", [-4.0, -40.0])
+def test_a_black_image_gives_a_fallback_with_a_warning(
+    bias: float, write_models: Callable[..., Path], tmp_path: Path
+) -> None:
+    finding = Predictor.from_folder(write_models(tmp_path, bias=bias), "cpu").predict(np.zeros((50, 70), np.uint8))
+    assert finding.is_fallback
+    assert NO_LESION in finding.warnings
+    assert finding.lesion["area_px"] > 0
+
+
+@pytest.mark.parametrize("name", ["model", "model_classifier"])
+def test_damaged_weights_are_refused_by_their_sha256_before_they_are_read(models: Path, name: str) -> None:
+    weights = models / f"{name}.pt"
+    weights.write_bytes(b"not even a weights file")
+    with pytest.raises(UserError, match=rf"{name}\.pt: its sha256 is not the one in {name}\.json"):
+        Predictor.from_folder(models, "cpu")
+
+
+@pytest.mark.parametrize("name", ["model", "model_classifier"])
+def test_a_missing_card_is_refused(models: Path, name: str) -> None:
+    (models / f"{name}.json").unlink()
+    with pytest.raises(UserError, match=rf"{name}\.pt: no card \({name}\.json\) beside it"):
+        Predictor.from_folder(models, "cpu")
+
+
+@pytest.mark.parametrize("name", ["model", "model_classifier"])
+def test_missing_weights_are_refused(models: Path, name: str) -> None:
+    (models / f"{name}.pt").unlink()
+    with pytest.raises(UserError, match=rf"{name}\.pt: no such checkpoint"):
+        Predictor.from_folder(models, "cpu")
+
+
+def test_the_two_networks_in_each_others_place_are_refused(models: Path) -> None:
+    with pytest.raises(UserError, match="card of another network"):
+        Predictor(models / "model_classifier.pt", models / "model.pt", "cpu")
+    with pytest.raises(UserError, match="card of another network"):
+        Predictor(models / "model.pt", models / "model.pt", "cpu")
+
+
+@pytest.mark.parametrize("name", ["model", "model_classifier"])
+def test_weights_of_other_filters_than_the_card_says_are_refused(models: Path, name: str) -> None:
+    _change_card(models / f"{name}.json", filters=[4, 6])
+    with pytest.raises(UserError, match="weights of another network"):
+        Predictor.from_folder(models, "cpu")
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_a_users_mistake(tiny_models: Path, device: str) -> None:
+    if device:
+        with pytest.raises(UserError, match=f"device '{device}'"):
+            Predictor.from_folder(tiny_models, device)
+    else:
+        assert Predictor.from_folder(tiny_models).device.type in ("cpu", "cuda")
+
+
+def test_an_unreadable_file_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"bad\.png"):
+        predictor.predict(tmp_path / "bad.png")

@@ -115,9 +115,7 @@ def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> U
     try:
         pixels = np.asarray(image, dtype=np.float32)
     except (TypeError, ValueError):
-        raise UserError(
-            f"{type(image).__name__}: no array of numbers; give grey pixels (H, W) in [0, 255]"
-        ) from None
+        raise UserError(f"{type(image).__name__}: no array of numbers; give grey pixels (H, W) in [0, 255]") from None
     if pixels.ndim != 2 or not pixels.size:
         raise UserError(f"array of shape {pixels.shape}: give grey pixels (H, W) in [0, 255]")
     if not (pixels.min() >= 0 and pixels.max() <= 255):  # written so that NaN fails as well

@@ -57,7 +57,7 @@ def write_models() -> Callable[..., Path]:
         """The bias is added to the segmenter's logits: -4 keeps it from finding anything."""
         torch.manual_seed(1)
         segmenter = UNet(filters=(4, 8))
-        segmenter.head.bias.data += bias
+        torch.nn.init.constant_(segmenter.head.bias, bias)  # type: ignore[arg-type]
         network = SegNet(in_channels=2, filters=(4, 8), decoder=False, batch_norm=True, standardize=True)
         common = {"filters": [4, 8], "batch_norm": True, "standardize": True, "synthetic": False}
         folder.mkdir(parents=True, exist_ok=True)

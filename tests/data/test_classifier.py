@@ -68,7 +68,7 @@ def world(tmp_path: Path) -> World:
             write_png(made.dataset / mask, 255)
             write_png(made.maps / image, 128)
     header = {"name": "dots", "description": "", "synthetic": False, "source": "made here", "dataset_sha256": DATASET}
-    header |= {"split": "15:5:80", "seed": 0, "fold": None, "labels": {}}  # type: ignore[dict-item]
+    header |= {"split": "15:5:80", "seed": 0, "fold": None, "labels": {}}
     write_json(made.prepared / "datalist_segmentation.json", {**header, **lists})
     write_segmenter(made.weights)
     return made

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.evaluation.classification_handler."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from PIL import Image
+from scipy.special import expit
+
+from bundle.errors import UserError
+from bundle.evaluation import ClassificationEvaluation
+from bundle.evaluation.handler import to_csv
+from bundle.weights import write_weights
+
+SPLIT = {"segmentation_split": "15:5:80", "split": "60:10:30"}
+DATALIST = {
+    **SPLIT,
+    "segmentation_seed": 4,
+    "seed": 5,
+    "dataset_sha256": "cd" * 32,
+    "name": "dots",
+    "masks": "predicted",
+}
+CARD = {
+    **SPLIT,
+    **{"segmentation_split_seed": 4, "split_seed": 5, "dataset_sha256": "cd" * 32, "temperature": 2.0},
+    "operating_points": [{"sensitivity_wish": 0.9, "threshold": 0.2}],
+}
+LOGITS = (-4.0, -3.0, -1.0, 2.0, 5.0, -2.0)  # of three benign and three malignant images
+CLASSES = ("benign", "benign", "benign", "malignant", "malignant", "malignant")
+
+
+def _handler(folder: Path, card: dict[str, Any] = CARD, **datalist: Any) -> tuple[ClassificationEvaluation, list[str]]:
+    write_weights(folder / "model_classifier.pt", {"w": torch.zeros(1)}, card)
+    records: list[dict[str, Any]] = [
+        {"image": f"/data/{name}/{name} ({i}).png", "class": name, "group": f"g{i}", "label": float(name != "benign")}
+        for i, name in enumerate(CLASSES)
+    ]
+    weights = folder / "model_classifier.pt"
+    handler = ClassificationEvaluation(folder / "out", records, weights, {**DATALIST, **datalist})
+    return handler, [record["image"] for record in records]
+
+
+def _evaluate(folder: Path, **datalist: Any) -> dict[str, Any]:
+    handler, paths = _handler(folder, **datalist)
+
+    def predict(_: Engine, batch: Sequence[int]) -> list[dict[str, Any]]:
+        return [
+            {"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": paths[i]}), "pred": torch.tensor([LOGITS[i]])}
+            for i in batch
+        ]
+
+    engine = Engine(predict)
+    handler.attach(engine)
+    engine.run([[0, 3, 1, 2], [5, 4]])
+    return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+def test_probabilities_are_calibrated_with_the_cards_temperature(tmp_path: Path) -> None:
+    _evaluate(tmp_path)
+    with open(tmp_path / "out" / "per_image.csv", newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 6
+    row = rows["malignant/malignant (3).png"]
+    assert float(row["probability"]) == pytest.approx(expit(1.0))
+    assert float(row["probability_raw"]) == pytest.approx(expit(2.0))
+    assert (row["class"], row["group"], row["label"]) == ("malignant", "g3", "1")
+
+
+def test_scores_stand_at_one_half_and_at_the_cards_operating_points(tmp_path: Path) -> None:
+    metrics = _evaluate(tmp_path)
+    points = metrics["operating_points"]
+    assert list(points) == ["default", "sensitivity 0.90 on validation"]
+    assert points["default"]["confusion"] == [[3, 0], [1, 2]]
+    # sigmoid(-1 / 2) = 0.38 and sigmoid(-2 / 2) = 0.27 reach 0.2, sigmoid(-3 / 2) = 0.18 does not.
+    assert points["sensitivity 0.90 on validation"]["confusion"] == [[2, 1], [0, 3]]
+    assert metrics["auroc"]["estimate"] == pytest.approx(8 / 9)
+
+
+def test_results_hold_figures_and_origin(tmp_path: Path) -> None:
+    metrics = _evaluate(tmp_path)
+    for name in ("roc.png", "reliability.png", "confusion.png"):
+        with Image.open(tmp_path / "out" / name) as figure:
+            assert figure.width > 300
+    assert (metrics["synthetic"], metrics["masks"]) == (False, "predicted")
+    assert metrics["provenance"]["weights_sha256"] == metrics["weights"]["sha256"]
+    assert "/data" not in (tmp_path / "out" / "per_image.csv").read_text()
+
+
+def test_synthetic_and_oracle_runs_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        metrics = _evaluate(tmp_path, synthetic=True, masks="oracle")
+    assert (metrics["synthetic"], metrics["masks"]) == (True, "oracle")
+    assert "SYNTHETIC phantom: ORACLE masks: AUROC" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["segmentation_split", "segmentation_split_seed", "split", "split_seed"])
+def test_weights_of_another_split_of_the_same_dataset_are_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match=rf"model_classifier\.pt: trained with {key} other"):
+        _handler(tmp_path, {**CARD, key: "other"})
+
+
+def test_weights_of_another_dataset_may_be_evaluated(tmp_path: Path) -> None:
+    handler, _ = _handler(tmp_path, {**CARD, "dataset_sha256": "ef" * 32, "split": "other"})
+    assert handler.card["split"] == "other"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_text_in_a_table_can_not_start_a_formula_and_numbers_stay(start: str) -> None:
+    text = to_csv([{"image": f"{start}1", "logit": -1.5, "count": -2, "none": None, "plain": "a=b"}])
+    assert text == f"image,logit,count,none,plain\n'{start}1,-1.5,-2,,a=b\n"

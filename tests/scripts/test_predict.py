@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about scripts/predict.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.predictor import Predictor
+from scripts.predict import main
+
+
+@pytest.fixture
+def images(small_phantom: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "Ann" / "images"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        shutil.copy(small_phantom / "malignant" / f"malignant ({number}).png", folder / f"m{number}.png")
+    return folder
+
+
+@pytest.fixture
+def common(tiny_models: Path, tmp_path: Path) -> list[str]:
+    return ["--models", str(tiny_models), "--device", "cpu", "--output", str(tmp_path / "out")]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "out" / "findings.json").read_text())
+
+
+def test_a_folder_of_good_images_is_done_with_exit_code_0(
+    images: Path, common: list[str], tmp_path: Path, tiny_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(images), *common]) == 0
+    content = _read(tmp_path)
+    predictor = Predictor.from_folder(tiny_models, "cpu")
+    for finding, name in zip(content["findings"], ("m1.png", "m2.png"), strict=True):
+        assert finding["image"] == name
+        assert finding["probability"] == pytest.approx(predictor.predict(images / name).probability, abs=1e-9)
+        size = Image.open(images / name).size
+        assert Image.open(tmp_path / "out" / "overlays" / name).size == size
+        assert set(np.unique(np.asarray(Image.open(tmp_path / "out" / "masks" / name)))) <= {0, 255}
+    assert content["skipped"] == []
+    output = capsys.readouterr().out
+    assert output.count("P(malignant)") == 2
+    assert "not a medical device" in output
+
+
+def test_a_bad_file_among_good_ones_is_named_and_the_others_are_done(
+    images: Path, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "broken.png").write_bytes((images / "m1.png").read_bytes()[:300])
+    missing = tmp_path / "Ann" / "missing.png"
+    assert main([str(images), str(missing), *common]) == 3
+    content, text = _read(tmp_path), (tmp_path / "out" / "findings.json").read_text()
+    assert [finding["image"] for finding in content["findings"]] == ["m1.png", "m2.png"]
+    assert [bad["path"] for bad in content["skipped"]] == ["broken.png", "missing.png"]
+    assert str(tmp_path) not in text
+    assert "Ann" not in text
+    errors = capsys.readouterr().err
+    assert "broken.png: " in errors
+    assert f"{missing}: no such file" in errors
+
+
+def test_no_usable_file_ends_with_exit_code_2(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.png").touch()
+    assert main([str(tmp_path / "empty.png"), *common]) == 2
+    assert "no image could be used" in capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "folder").mkdir()
+    assert main([str(tmp_path / "folder"), *common]) == 2
+    assert "no readable image" in capsys.readouterr().err
+
+
+def test_two_inputs_of_one_name_are_refused_instead_of_overwritten(
+    images: Path, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(images, tmp_path / "other")
+    assert main([str(images), str(tmp_path / "other" / "m2.png"), *common]) == 2
+    assert "would both be written as m2.png" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([str(images), str(tmp_path / "other" / "m2.png"), *common[:-2]]) == 0  # nothing is written
+
+
+@pytest.mark.parametrize("words", [["--device", "banana"], ["--models", "nowhere"]])
+def test_a_wrong_device_or_folder_of_models_is_one_line(
+    images: Path, common: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(images), *common, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words[1] in line
+
+
+def test_it_runs_from_any_folder_and_writes_nothing_unasked(
+    images: Path, tiny_models: Path, tmp_path: Path, root: Path
+) -> None:
+    empty = tmp_path / "elsewhere"
+    empty.mkdir()
+    words = (root / "scripts" / "predict.py", images / "m1.png", "--models", tiny_models)
+    command = [sys.executable, *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "P(malignant)" in done.stdout
+    assert not list(empty.iterdir())

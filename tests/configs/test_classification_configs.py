@@ -176,11 +176,14 @@ def test_evaluation_pipeline_and_predictor_say_the_same(evaluated: Chain, tmp_pa
     assert findings.keys() == rows.keys()
     assert [bad["path"] for bad in content["skipped"]] == ["broken.png"]
     predictor = Predictor(segmenter, classifier, "cpu")
+    # The sum of a bfloat16 convolution depends on the batch, and may move a level of the 8-bit map.
+    tolerance = 0.02 if predictor.inferer.amp else 1e-5
     for name, row in rows.items():
         image = evaluated.dataset / name
         finding = predictor.predict(image)
-        assert finding.probability == pytest.approx(float(row["probability"]), abs=1e-5)
-        assert findings[name]["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
+        for key in ("probability", "probability_raw"):
+            assert getattr(finding, key) == pytest.approx(float(row[key]), abs=tolerance)
+            assert findings[name][key] == pytest.approx(float(row[key]), abs=tolerance)
         assert findings[name]["box"] == list(finding.box)
         assert any("SYNTHETIC" in warning for warning in findings[name]["warnings"])
         assert Image.open(tmp_path / "out" / "overlays" / name).size == Image.open(image).size

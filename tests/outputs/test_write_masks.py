@@ -88,9 +88,9 @@ def test_skipped_files_are_listed_with_reason_and_mend(dataset: Path, tmp_path: 
     assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == 4
 
 
-def test_without_skipped_files_there_is_no_list_of_them(dataset: Path, tmp_path: Path) -> None:
+def test_without_skipped_files_the_list_of_them_is_written_and_empty(dataset: Path, tmp_path: Path) -> None:
     _run(dataset, tmp_path / "out")
-    assert not (tmp_path / "out" / "skipped.json").exists()
+    assert json.loads((tmp_path / "out" / "skipped.json").read_text()) == []
 
 
 @pytest.mark.parametrize(

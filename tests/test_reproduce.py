@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chain: steps in order, finished ones skipped, a failed one named with its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundle.data.phantom import make_phantom
+from bundle.errors import UserError
+from bundle.reproduce import Step, plan_chain, run_steps
+from scripts import reproduce
+
+
+def test_a_finished_step_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "result").write_text("")
+    run_steps([Step("train", ("--config_file", "configs/no-such.json"), tmp_path / "result")], tmp_path / "logs")
+    assert capsys.readouterr().out == "[1/1] train: done before\n"
+
+
+def test_a_failed_step_is_named_with_its_last_line_and_its_log(tmp_path: Path) -> None:
+    step = Step("train it", ("--config_file", "configs/no-such.json"), tmp_path / "result")
+    with pytest.raises(UserError, match=r"train it: .*no-such\.json.*\(log: .*train_it\.log\)"):
+        run_steps([step], tmp_path / "logs")
+    assert (tmp_path / "logs" / "train_it.log").read_text().startswith("python -W ignore -m monai.bundle run")
+
+
+def test_the_paper_s_classifiers_share_one_segmenter(tmp_path: Path) -> None:
+    steps = plan_chain(tmp_path / "data", tmp_path, "paper", 0, row=1, classifier_rows=(1, 2, 3))
+    names = [step.name for step in steps]
+    assert len(names) == len(set(names)) == 9
+    assert [name for name in names if name.startswith("train")] == [
+        "train segmentation paper_row1_seed0",
+        *(f"train classification paper_row{row}_seed0" for row in (1, 2, 3)),
+    ]
+    folder = str(tmp_path / "segmentation_paper_row1_seed0")
+    assert all(folder in step.words for step in steps if "train classification" in step.name)
+
+
+def test_ground_truth_masks_stand_in_a_folder_named_so(tmp_path: Path) -> None:
+    steps = plan_chain(tmp_path / "data", tmp_path, "ours", 3, masks=("predicted", "oracle"))
+    for step in steps:
+        if "oracle" in step.words:
+            assert step.result.parts[len(tmp_path.parts)].startswith("classification_oracle_")
+
+
+@pytest.mark.slow
+def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "phantom"
+    make_phantom(data, counts={"benign": 40, "malignant": 36, "normal": 4}, size_range=((60, 80), (90, 120)))
+    words = ["--dataset_dir", str(data), "--output_dir", str(tmp_path / "out"), "--max_epochs", "2", "--oracle"]
+    assert reproduce.main(words) == 0
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "SYNTHETIC" in report
+    assert "ORACLE" in report
+    assert "93.23 %" in report
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Not a medical device" in page
+    assert page.count("data:image/png;base64,") >= 8
+    capsys.readouterr()
+    assert reproduce.main(words) == 0
+    assert capsys.readouterr().out.count("done before") == 7

@@ -166,6 +166,27 @@ def test_paper_recipe_trains_with_oversampling(settings: list[str], tmp_path: Pa
     assert card["validation"]["metric"] == "val_loss"
 
 
+def test_a_run_on_records_given_by_a_tool_is_published_and_the_former_weights_kept(
+    small_phantom: Path, tmp_path: Path, run_bundle: Run
+) -> None:
+    # As MONAI Label does: the records replace the data, everything else stays at its default.
+    images = [small_phantom / "benign" / f"benign ({number}).png" for number in (1, 2, 3)]
+    records = [{"image": str(path), "label": str(path.with_name(f"{path.stem}_mask.png"))} for path in images]
+    (tmp_path / "models").mkdir()
+    torch.save({}, tmp_path / "models" / "model.pt")
+    done = run_bundle(
+        *("run", "--config_file", TRAIN, "--bundle_root", tmp_path, "--dataset_dir", small_phantom),
+        *("--split", "40:20:40", "--train#dataset#data", str(records), "--validate#dataset#data", str(records[:1])),
+        *("--max_epochs", "1", "--spatial_size", "[32, 32]", "--filters", "[4, 8]"),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = json.loads((tmp_path / "models" / "model.json").read_text())
+    assert card["training_images"] == 3
+    assert card["synthetic"] is False
+    UNet(filters=[4, 8]).load_state_dict(torch.load(tmp_path / "models" / "model.pt", weights_only=True))
+    assert len(list((tmp_path / "models" / "versions").glob("model-*.pt"))) == 1
+
+
 def test_misspelt_override_is_refused_before_anything_is_trained(tmp_path: Path, run_bundle: Run) -> None:
     done = run_bundle("training", "--config_file", TRAIN, "--max_epoch", "3", "--output_dir", tmp_path / "run")
     assert done.returncode == 2

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from bundle.evaluation.report import TEMPLATES, embed_png, format_decimal, format_percent
+from bundle.evaluation.report import embed_png, format_decimal, format_percent, render_html
 from bundle.files import read_json, write_atomically
 
 QUOTED = "quoted from Macrì, Bruno, Dodaro 2024"
@@ -48,13 +46,6 @@ def write_chain_report(output_dir: Path) -> Path:
     tables = [_segmentation_table(runs["segmentation"]), _classification_table(runs["classification"])]
     everything = [(f"{kind} {name}", metrics) for kind in runs for name, metrics in runs[kind].items()]
     synthetic = any(metrics["synthetic"] for _, metrics in everything)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     figures = [
         (f"{kind} {name}: {title}", embed_png(output_dir / f"{kind}_{name}" / file))
         for kind in runs
@@ -62,7 +53,8 @@ def write_chain_report(output_dir: Path) -> Path:
         for file, title in FIGURES[kind]
         if (output_dir / f"{kind}_{name}" / file).is_file()
     ]
-    page = environment.get_template("chain.html").render(
+    page = render_html(
+        "chain.html",
         synthetic=synthetic,
         tables=tables,
         figures=figures,

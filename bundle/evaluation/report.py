@@ -45,16 +45,8 @@ def write_report(
         InputError: a figure is not a readable PNG, or the report cannot be written.
     """
     lesions = [row for row in rows if row["dice"] is not None]
-    # Autoescape for every template: names of files and commands come from outside.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": format_percent, "decimal": format_decimal, "pixels": _pixels}
-    page = environment.get_template("segmentation.html").render(
+    page = render_html(
+        "segmentation.html",
         metrics=metrics,
         worst=sorted(lesions, key=lambda row: (row["dice"], str(row["image"])))[:WORST],
         figures=[(title, embed_png(path)) for title, path in figures],
@@ -64,6 +56,19 @@ def write_report(
     report = Path(output_dir) / "report.html"
     write_atomically(report, page)
     return report
+
+
+def render_html(template: str, **values: Any) -> str:
+    """Fill a page of the ``templates`` folder, escaping every value: names of files and commands come from outside."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": format_percent, "decimal": format_decimal, "pixels": _pixels}
+    return environment.get_template(template).render(values)
 
 
 def embed_png(path: str | os.PathLike[str]) -> str:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.transforms import BatchAugmentation, RandomSpeckle, RandomWarp
+from bundle.transforms import BatchAugmentation, ImageAugmentation, RandomSpeckle, RandomWarp
 
 STILL: dict[str, Any] = {
     "degrees": 0.0,
@@ -196,3 +196,17 @@ def test_the_warp_comes_before_the_intensity_changes() -> None:
     changed, mask = augment(image, (image > 0.5).float())
     torch.testing.assert_close(changed, image.flip(-1), atol=1e-4, rtol=0)
     assert torch.equal(mask, (image > 0.5).float().flip(-1))
+
+
+def test_a_classifier_s_soft_mask_is_warped_with_the_image_and_keeps_its_levels() -> None:
+    picture = torch.zeros(4, 1, 40, 60)
+    picture[:, :, 10:20, 15:30] = 0.5
+    label = torch.tensor([[0.0], [1.0], [1.0], [0.0]])
+    darken = torch.nn.Module()
+    darken.forward = lambda image: image * 0.5  # type: ignore[method-assign]
+    augment = ImageAugmentation(RandomWarp(flip=0.5), [darken])
+    torch.manual_seed(3)
+    seen, same_label = augment(torch.cat([picture, picture], dim=1), label)
+    assert not torch.allclose(seen[:, 1:], picture), "it was warped"
+    torch.testing.assert_close(seen[:, :1], seen[:, 1:] * 0.5)
+    assert torch.equal(same_label, label)

@@ -120,6 +120,8 @@ def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> U
         raise UserError(f"array of shape {pixels.shape}: give grey pixels (H, W) in [0, 255]")
     if not (pixels.min() >= 0 and pixels.max() <= 255):  # written so that NaN fails as well
         raise UserError(f"array from {pixels.min():g} to {pixels.max():g}: give grey pixels (H, W) in [0, 255]")
+    if np.asarray(image).dtype.kind == "f" and 0 < pixels.max() <= 1:
+        raise UserError(f"array of fractions up to {pixels.max():g}: give grey pixels (H, W) in [0, 255], not in [0, 1]")
     return UltrasoundImage(pixels, None, ())
 
 

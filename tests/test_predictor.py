@@ -67,6 +67,7 @@ def test_the_map_of_an_image_is_at_its_own_size_and_in_range(predictor: Predicto
         np.zeros(8),
         np.zeros((0, 8)),
         np.full((8, 8), 256.0),
+        np.full((8, 8), 0.7),
         np.full((8, 8), -1),
         np.full((8, 8), np.nan),
         np.full((8, 8), np.inf),

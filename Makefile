@@ -2,9 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-RUN := $(BIN)/python -W ignore -m monai.bundle run
 
-.PHONY: help demo test check nightly format clean
+.PHONY: help demo reproduce test check nightly format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,13 +17,15 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
 	touch $@
 
-demo: $(VENV)/.runtime  ## train and evaluate on a SYNTHETIC phantom, from nothing, in minutes on a laptop
-	$(RUN) training --config_file configs/train.json
-	$(RUN) --config_file configs/evaluate.json
+demo: $(VENV)/.runtime  ## the whole chain on a SYNTHETIC phantom, from nothing, in minutes on a laptop
+	$(BIN)/python scripts/reproduce.py --output_dir runs/demo
 	@echo
 	@echo "SYNTHETIC phantom, not for clinical use. Look at:"
-	@ls -1 runs/segmentation_phantom/curves.png runs/segmentation_phantom/examples.png \
-	       runs/segmentation_phantom/evaluation/report.html
+	@ls -1 runs/demo/report.html runs/demo/*/curves.png
+
+reproduce: $(VENV)/.runtime  ## the whole chain on a real dataset: make reproduce DATA=/path/to/Dataset_BUSI_with_GT
+	@test -n "$(DATA)" || { echo "make reproduce DATA=/path/to/dataset"; exit 2; }
+	$(BIN)/python scripts/reproduce.py --dataset_dir "$(DATA)" --ours --paper --small --oracle
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest

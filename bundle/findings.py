@@ -15,17 +15,22 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Transform
 from scipy.special import expit
 
+from bundle.explain import ExplainMalignancy
+from bundle.fusion import calibrated_probability
+from bundle.inferers import as_flag
 from bundle.readers import read_image
+from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.lesion import CropLesiond, LesionRegion, find_lesion, quantise
 from bundle.transforms.shape import measure_lesion
 
 NOT_A_DEVICE = "Research software, not a medical device."
+MAPS = ("mask", "probability_map", "explanation")
 NO_LESION = "no pixel reaches the threshold: the most probable region was classified instead"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result for one image; everything but the two maps is plain JSON.
+    """The result for one image; everything but the `MAPS` is plain JSON.
 
     Args:
         image: the file, as it was named.
@@ -41,6 +46,7 @@ class Finding:
         models: sha256 of the weights that said so.
         mask: (H, W) bool, the lesion.
         probability_map: (H, W) uint8, 255 for certain lesion.
+        explanation: (H, W) uint8, 255 where the evidence for malignancy is strongest; None unless asked for.
     """
 
     image: str
@@ -56,10 +62,11 @@ class Finding:
     models: dict[str, str | None]
     mask: np.ndarray = field(repr=False, compare=False)
     probability_map: np.ndarray = field(repr=False, compare=False)
+    explanation: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding without its two maps, for JSON and tables."""
-        content = {key: value for key, value in asdict(self).items() if key not in ("mask", "probability_map")}
+        """The finding without its maps, for JSON and tables."""
+        content = {key: value for key, value in asdict(self).items() if key not in MAPS}
         return {**content, "notice": NOT_A_DEVICE}
 
 
@@ -73,7 +80,12 @@ class ClassifyLesiond(Transform):
         inferer: calls it.
         device: where it is.
         card: the classifier's card: crop, temperature and operating points, as its training recorded them.
-        segmenter_card: the segmenter's, for the record.
+        segmenter_card: the segmenter's, for the record; empty where it is not known.
+        explain: also say where the evidence is, see `ExplainMalignancy`. ``true`` and ``false`` as text will do: a
+            command line of MONAI makes text of them.
+
+    Raises:
+        UserError: explain is neither true nor false.
     """
 
     def __init__(
@@ -83,6 +95,7 @@ class ClassifyLesiond(Transform):
         device: torch.device | str,
         card: Mapping[str, Any],
         segmenter_card: Mapping[str, Any],
+        explain: bool | str = False,
     ) -> None:
         self.network, self.inferer, self.device = network, inferer, torch.device(device)
         self.card, self.segmenter_card = card, segmenter_card
@@ -93,6 +106,7 @@ class ClassifyLesiond(Transform):
             margin=card.get("margin", 0.25),
             spatial_size=card.get("spatial_size", (128, 128)),
         )
+        self.explain = ExplainMalignancy(network, self.crop) if as_flag("explain", explain) else None
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """Add ``data["finding"]``; needs ``image`` with its file in the metadata and ``probability`` at native size."""
@@ -128,7 +142,8 @@ class ClassifyLesiond(Transform):
         }
         seen = torch.as_tensor(self.crop(item)["image"].as_tensor())[None].to(self.device)
         logit = float(self.inferer(seen, self.network).reshape(()))
-        calibrated = float(expit(logit / self.card.get("temperature", 1.0)))
+        features = [describe_lesion(pixels, levels, region)[name] for name in FEATURES]
+        calibrated = calibrated_probability(self.card, [logit], [features]).item()
         return Finding(
             image=os.fspath(name),
             size=(pixels.shape[0], pixels.shape[1]),
@@ -143,6 +158,7 @@ class ClassifyLesiond(Transform):
             models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
             mask=region.mask,
             probability_map=levels,
+            explanation=self.explain(seen, region) if self.explain else None,
         )
 
 
@@ -167,7 +183,9 @@ def _warnings(
         found.append(NO_LESION)
     if region.others:
         found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
-    if card.get("segmenter_sha256") not in (None, segmenter_card.get("sha256")):
+    if not segmenter_card:
+        found.append("it is not known which segmenter made the probability map")
+    elif card.get("segmenter_sha256") and segmenter_card.get("sha256") not in card["segmenter_sha256"]:
         found.append("the classifier was trained on the masks of another segmenter")
     if card.get("masks") == "oracle":
         found.append("ORACLE: the classifier was trained on ground-truth masks, which no new image has")

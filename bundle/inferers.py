@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
+from bundle.errors import UserError
+
 
 def has_fast_bfloat16(device: torch.device | str) -> bool:
     """Tell whether bfloat16 is faster than float32 on a device.
@@ -25,6 +27,18 @@ def has_fast_bfloat16(device: torch.device | str) -> bool:
     return False
 
 
+def as_flag(name: str, value: bool | str) -> bool:
+    """Read true or false, also as the text that MONAI's command line makes of ``--amp false``.
+
+    Raises:
+        UserError: it is neither.
+    """
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise UserError(f"{name}: '{value}' must be true or false")
+    return text == "true"
+
+
 class AutocastInferer(Inferer):
     """Call the network under autocast; float32 logits come back.
 
@@ -34,12 +48,15 @@ class AutocastInferer(Inferer):
         device: where the network runs.
         amp: false for plain float32; by default wherever bfloat16 is fast.
         flip: average the logits of the image and of its left-right mirror image.
+
+    Raises:
+        UserError: amp or flip is neither true nor false.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", amp: bool | None = None, flip: bool = False) -> None:
+    def __init__(self, device: torch.device | str = "cpu", amp: bool | str | None = None, flip: bool | str = False) -> None:
         self.device_type = torch.device(device).type
-        self.amp = has_fast_bfloat16(device) if amp is None else bool(amp)
-        self.flip = flip
+        self.amp = has_fast_bfloat16(device) if amp is None else as_flag("amp", amp)
+        self.flip = as_flag("flip", flip)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

@@ -39,6 +39,7 @@ class Predictor:
         classifier: weights file of the SegNet, its card beside it.
         device: where to run; by default a GPU where there is one.
         amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
+        explain: also say where the evidence for malignancy is, as ``finding.explanation``.
 
     Raises:
         UserError: a file is missing, differs from the sha256 on its card, or is of another network; or the device
@@ -51,6 +52,7 @@ class Predictor:
         classifier: str | os.PathLike[str],
         device: torch.device | str | None = None,
         amp: bool | None = None,
+        explain: bool = False,
     ) -> None:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         card = require_card(segmenter, SEGMENTER_KEYS)
@@ -68,7 +70,7 @@ class Predictor:
         network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
         self.classifier = ClassifyLesiond(
-            network, AutocastInferer(self.device, amp=amp), self.device, classifier_card, card
+            network, AutocastInferer(self.device, amp=amp), self.device, classifier_card, card, explain
         )
         letterbox = bool(card.get("letterbox", False))
         self.fit = Compose(
@@ -78,10 +80,14 @@ class Predictor:
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], device: torch.device | str | None = None, amp: bool | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        explain: bool = False,
     ) -> Predictor:
         """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder."""
-        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp)
+        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp, explain)
 
     @torch.no_grad()
     def segment(self, pixels: np.ndarray) -> np.ndarray:
@@ -121,7 +127,9 @@ def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> U
     if not (pixels.min() >= 0 and pixels.max() <= 255):  # written so that NaN fails as well
         raise UserError(f"array from {pixels.min():g} to {pixels.max():g}: give grey pixels (H, W) in [0, 255]")
     if np.asarray(image).dtype.kind == "f" and 0 < pixels.max() <= 1:
-        raise UserError(f"array of fractions up to {pixels.max():g}: give grey pixels (H, W) in [0, 255], not in [0, 1]")
+        raise UserError(
+            f"array of fractions up to {pixels.max():g}: give grey pixels (H, W) in [0, 255], not in [0, 1]"
+        )
     return UltrasoundImage(pixels, None, ())
 
 

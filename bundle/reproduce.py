@@ -46,10 +46,11 @@ def plan_chain(
     row: int | None = None,
     classifier_rows: Sequence[int | None] = (None,),
     masks: Sequence[str] = ("predicted",),
+    folds: int | None = None,
     segmentation_overrides: Sequence[str] = (),
     classification_overrides: Sequence[str] = (),
 ) -> list[Step]:
-    """Return the steps of one segmenter and of the classifiers that use its masks.
+    """Return the steps of one segmenter, or of one per fold, and of the classifiers that use the masks.
 
     Args:
         dataset_dir: the dataset.
@@ -59,70 +60,72 @@ def plan_chain(
         row: of the paper's Table 1.
         classifier_rows: of the paper's Table 2; (None,) for ours, () for no classifier.
         masks: what the classifiers see: "predicted", and "oracle" for the ground truth beside it.
+        folds: cross-fit: so many segmenters, and classifiers on the masks of all images.
         segmentation_overrides, classification_overrides: further words, such as ``--max_epochs 2``.
     """
-    name = f"{recipe}{f'_row{row}' if row else ''}_seed{seed}"
-    folder = output_dir / f"segmentation_{name}"
-    prepared = output_dir / "prepared" / f"seed{seed}"
+    name = f"{recipe}{f'_row{row}' if row else ''}{f'_{folds}folds' if folds else ''}_seed{seed}"
+    run, prepared = output_dir / f"segmentation_{name}", output_dir / "prepared" / f"seed{seed}"
+    if folds:
+        prepared = prepared.with_name(f"seed{seed}_{folds}folds")
+    overlay = "paper_segmentation" if recipe == "paper" else None
     common = ("--dataset_dir", str(dataset_dir))
-    split = ("--prepared_dir", str(prepared), "--split_seed", str(seed))
-    steps = [
-        Step(
-            f"train segmentation {name}",
-            (
-                *("training", *_configs("train", "paper_segmentation" if recipe == "paper" else None), *common, *split),
-                *("--output_dir", str(folder), "--seed", str(seed), *_row(row), *segmentation_overrides),
-            ),
-            folder / "model.pt",
-        ),
-        Step(
-            f"evaluate segmentation {name}",
-            (*_configs("evaluate"), *common, *split, "--output_dir", str(folder)),
-            folder / "evaluation" / "metrics.json",
-        ),
-    ]
-    if classifier_rows:
-        steps.append(
+    steps: list[Step] = []
+    for fold in [None] if folds is None else range(folds):
+        suffix = "" if fold is None else f"_fold{fold}"
+        folder = run.with_name(run.name + suffix)
+        split = ["--prepared_dir", str(prepared.with_name(prepared.name + suffix)), "--split_seed", str(seed)]
+        if fold is not None:
+            split += ["--split", f"fold {fold} of {folds}"]
+        words = (*_row(row), *segmentation_overrides)
+        steps += [
             Step(
-                f"segment all images with {name}",
+                f"train segmentation {name}{suffix}",
                 (
-                    *(*_configs("inference"), *common, "--weights", str(folder / "model.pt")),
-                    *("--output_dir", str(folder / "predictions")),
+                    *("training", *_configs("train", overlay), *common, *split),
+                    *("--output_dir", str(folder), "--seed", str(seed), *words),
                 ),
-                folder / "predictions" / "skipped.json",
+                folder / "model.pt",
+            ),
+            Step(
+                f"evaluate segmentation {name}{suffix}",
+                (*_configs("evaluate"), *common, *split, "--output_dir", str(folder)),
+                folder / "evaluation" / "metrics.json",
+            ),
+        ]
+        if classifier_rows:
+            steps.append(
+                Step(
+                    f"segment all images with {name}{suffix}",
+                    (
+                        *(*_configs("inference"), *common, "--weights", str(folder / "model.pt")),
+                        *("--output_dir", str(folder / "predictions")),
+                    ),
+                    folder / "predictions" / "skipped.json",
+                )
             )
-        )
+    words = (*common, "--segmentation_dir", str(run), "--prepared_dir", str(prepared))
     for classifier_row in classifier_rows:
         for source in masks:
-            steps += _plan_classifier(
-                common, prepared, output_dir, folder, recipe, seed, classifier_row, source, classification_overrides
-            )
+            oracle = "oracle_" if source == "oracle" else ""
+            full = f"{oracle}{recipe}{f'_row{classifier_row}' if classifier_row else ''}"
+            full += f"{f'_{folds}folds' if folds else ''}_seed{seed}"
+            folder = output_dir / f"classification_{full}"
+            overrides = (*(("--folds", str(folds)) if folds else ()), *_row(classifier_row), *classification_overrides)
+            steps += _plan_classifier(full, folder, recipe, seed, (*words, "--masks", source), overrides)
     return steps
 
 
 def _plan_classifier(
-    common: tuple[str, ...],
-    prepared: Path,
-    output_dir: Path,
-    segmentation: Path,
-    recipe: str,
-    seed: int,
-    row: int | None,
-    masks: str,
-    overrides: Sequence[str],
+    name: str, folder: Path, recipe: str, seed: int, common: Sequence[str], overrides: Sequence[str]
 ) -> list[Step]:
-    oracle = "oracle_" if masks == "oracle" else ""
-    name = f"{oracle}{recipe}{f'_row{row}' if row else ''}_seed{seed}"
-    folder = output_dir / f"classification_{name}"
-    words = (*common, "--segmentation_dir", str(segmentation), "--prepared_dir", str(prepared))
-    words += ("--output_dir", str(folder), "--masks", masks)
+    overlay = "paper_classifier" if recipe == "paper" else None
+    words = (*common, "--output_dir", str(folder))
     return [
         Step(
             f"train classification {name}",
             (
-                *("training", *_configs("train_classifier", "paper_classifier" if recipe == "paper" else None), *words),
-                *("--split_seed", str(seed), "--segmentation_split_seed", str(seed), "--seed", str(seed)),
-                *(*_row(row), *overrides),
+                *("training", *_configs("train_classifier", overlay), *words, "--split_seed", str(seed)),
+                *("--segmentation_split_seed", str(seed), "--seed", str(seed), *overrides),
             ),
             folder / "model_classifier.pt",
         ),

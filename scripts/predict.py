@@ -21,9 +21,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help="images, or folders of images")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write findings.json, findings.csv, masks, overlays")
+    parser.add_argument(
+        "--explain", action="store_true", help="also draw where the classifier saw malignancy (Grad-CAM)"
+    )
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     options = parser.parse_args(argv)
+    if options.explain and not options.output:
+        parser.error("--explain draws pictures; say where to with --output DIR")
 
     from tqdm import tqdm  # after the arguments: torch and MONAI take seconds to import
 
@@ -36,14 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     skipped: list[tuple[InputError, Path]] = []
     for given in options.inputs:
         if given.is_dir():
-            found = list_images(given)
+            found = list_images(given, options.output)
             images += [(Path(path), given) for path in found.readable]
             skipped += [(bad, given) for bad in found.skipped]
         else:
             images.append((given, given.parent))
     if options.output:
         _refuse_equal_names([(path, output_name(path, folder)) for path, folder in images])
-    predictor = Predictor.from_folder(options.models, options.device)
+    predictor = Predictor.from_folder(options.models, options.device, explain=options.explain)
     rows = []
     for path, folder in tqdm(images, desc="predicting", unit="image", disable=len(images) < 2):
         try:

@@ -27,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of split and training; default: 0")
     parser.add_argument("--oracle", action="store_true", help="also classify from ground-truth masks, named so")
     parser.add_argument(
+        "--folds", type=int, help="also our recipe cross-fitted: so many segmenters, and a classifier on all images"
+    )
+    parser.add_argument(
         "--small", action="store_true", help="CPU-size networks and 128×128 in place of the paper's sizes"
     )
     parser.add_argument("--max_epochs", type=int, help="fewer epochs, for a quick look")
@@ -42,10 +45,15 @@ def main(argv: list[str] | None = None) -> int:
     masks = ("predicted", "oracle") if options.oracle else ("predicted",)
     steps = []
     for seed in options.seeds:
-        if options.ours or not options.paper:
+        # The plain chain unless only the paper's was asked for, and the cross-fitted one on request.
+        for folds in (
+            *([None] if options.ours or not options.paper else []),
+            *([options.folds] if options.folds else []),
+        ):
             steps += plan_chain(
                 *(dataset, output, "ours", seed),
                 masks=masks,
+                folds=folds,
                 segmentation_overrides=epochs,
                 classification_overrides=epochs,
             )

@@ -12,7 +12,9 @@ import pytest
 import torch
 from scipy.special import expit
 
-from bundle.findings import NO_LESION, ClassifyLesiond, Finding
+from bundle.errors import UserError
+from bundle.findings import MAPS, NO_LESION, ClassifyLesiond, Finding
+from bundle.networks import SegNet
 
 LOGIT = 1.2
 POINTS = [{"sensitivity_wish": 0.9, "threshold": 0.7}, {"sensitivity_wish": 0.95, "threshold": 0.6}]
@@ -78,7 +80,7 @@ def test_unknown_spacing_gives_no_millimetres(box: np.ndarray) -> None:
 
 def test_the_dict_is_strict_json_without_the_maps(box: np.ndarray) -> None:
     content = _classify(box, warnings=["said by the reader"]).as_dict()
-    assert not {"mask", "probability_map"} & content.keys()
+    assert not set(MAPS) & content.keys()
     again = json.loads(json.dumps(content, allow_nan=False))
     assert again["models"] == {"segmenter": "5" * 64, "classifier": "c" * 64}
     assert "not a medical device" in again["notice"]
@@ -113,6 +115,7 @@ def test_further_regions_are_named_and_counted(box: np.ndarray) -> None:
         ({"segmenter_card": {**SEGMENTER, "synthetic": True}}, "SYNTHETIC"),
         ({"masks": "oracle"}, "ORACLE"),
         ({"segmenter_sha256": "6" * 64}, "another segmenter"),
+        ({"segmenter_card": {}}, "not known which segmenter"),
     ],
 )
 def test_weights_that_deserve_a_warning_give_one(box: np.ndarray, changes: dict[str, Any], word: str) -> None:
@@ -130,3 +133,35 @@ def test_the_classifier_sees_what_its_card_says(box: np.ndarray, variant: str, c
     assert seen[0].shape == (1, channels, 20, 30)
     assert seen[0].dtype == torch.float32
     assert 0 <= seen[0].min() < seen[0].max() <= 1
+
+
+@pytest.fixture
+def network() -> SegNet:
+    torch.manual_seed(0)
+    return SegNet(in_channels=2, filters=(4, 8), decoder=False).eval()
+
+
+def _infer(image: torch.Tensor, network: torch.nn.Module) -> torch.Tensor:
+    return network(image)
+
+
+def test_an_explanation_changes_nothing_else(box: np.ndarray, network: SegNet) -> None:
+    plain = ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER).classify("a.png", PIXELS, box)
+    explained = ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER, explain=True).classify("a.png", PIXELS, box)
+    assert explained == plain
+    assert explained.as_dict() == plain.as_dict()
+    assert plain.explanation is None
+    assert explained.explanation is not None
+    assert (explained.explanation.shape, explained.explanation.dtype) == (PIXELS.shape, np.uint8)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(False, 0), ("false", 0), (True, 2), ("true", 2), ("True", 2)])
+def test_only_who_asks_for_explanations_pays_for_them(network: SegNet, given: bool | str, wanted: int) -> None:
+    """Grad-CAM needs a hook forwards and one backwards; a command line gives text in place of a bool."""
+    ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER, explain=given)
+    assert len(network.feature_map._forward_hooks) + len(network.feature_map._backward_hooks) == wanted
+
+
+def test_another_word_for_explain_is_a_users_mistake(network: SegNet) -> None:
+    with pytest.raises(UserError, match="explain: 'yes' must be true or false"):
+        ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER, explain="yes")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bundle import inferers
-from bundle.inferers import AutocastInferer, has_fast_bfloat16
+from bundle.errors import UserError
+from bundle.inferers import AutocastInferer, as_flag, has_fast_bfloat16
 from bundle.networks import UNet
 
 
@@ -83,3 +84,14 @@ def test_further_arguments_reach_the_network() -> None:
         return gain * image + offset
 
     torch.testing.assert_close(AutocastInferer(amp=False)(IMAGE, scale, 2.0, offset=1.0), 2 * IMAGE + 1)
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, True), ("true", True), ("False", False), (False, False)])
+def test_a_flag_may_come_as_text_from_a_command_line(given: bool | str, meant: bool) -> None:
+    assert as_flag("amp", given) is meant
+    assert AutocastInferer(amp=given).amp is meant
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_named() -> None:
+    with pytest.raises(UserError, match="flip: 'perhaps' must be true or false"):
+        AutocastInferer(flip="perhaps")

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from bundle.errors import InputError, UserError
 from bundle.findings import NO_LESION
+from bundle.networks import SegNet
 from bundle.predictor import Predictor
 from bundle.readers import read_image
+from bundle.weights import flat_state_dict, read_card, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +151,28 @@ def test_an_unreadable_file_is_named(predictor: Predictor, tmp_path: Path) -> No
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"bad\.png"):
         predictor.predict(tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize("variant", ["crop+mask", "masked"])
+def test_explanations_are_off_unless_asked_for_and_then_of_the_images_size(
+    variant: str, image: Path, write_models: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_models(tmp_path)
+    if variant == "masked":
+        _make_masked(tmp_path)
+    plain, explained = (Predictor.from_folder(tmp_path, "cpu", amp=False, explain=on) for on in (False, True))
+    assert plain.predict(image).explanation is None
+    finding = explained.predict(image)
+    assert finding == plain.predict(image)
+    assert finding.explanation is not None
+    assert finding.explanation.shape == finding.size
+
+
+def _make_masked(folder: Path) -> None:
+    """Put a classifier of whole frames in the place of the one of crops."""
+    torch.manual_seed(2)
+    network = SegNet(in_channels=1, filters=(4, 8), decoder=True)
+    weights = folder / "model_classifier.pt"
+    card = {key: value for key, value in read_card(weights).items() if key != "sha256"}
+    changes = {"in_channels": 1, "decoder": True, "batch_norm": False, "standardize": False, "variant": "masked"}
+    write_weights(weights, flat_state_dict(network), {**card, **changes})

@@ -45,6 +45,20 @@ def test_ground_truth_masks_stand_in_a_folder_named_so(tmp_path: Path) -> None:
             assert step.result.parts[len(tmp_path.parts)].startswith("classification_oracle_")
 
 
+def test_cross_fitting_trains_a_segmenter_per_fold_and_one_classifier_on_all_their_maps(tmp_path: Path) -> None:
+    steps = plan_chain(tmp_path / "data", tmp_path, "ours", 0, folds=3)
+    trained = [step for step in steps if step.name.startswith("train")]
+    assert [step.name for step in trained] == [
+        *(f"train segmentation ours_3folds_seed0_fold{fold}" for fold in range(3)),
+        "train classification ours_3folds_seed0",
+    ]
+    for fold, step in enumerate(trained[:3]):
+        assert step.words[step.words.index("--split") + 1] == f"fold {fold} of 3"
+    words = trained[-1].words
+    assert words[words.index("--folds") + 1] == "3"
+    assert all(str(step.result.parent).startswith(words[words.index("--segmentation_dir") + 1]) for step in trained[:3])
+
+
 @pytest.mark.slow
 def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -52,6 +66,7 @@ def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     data = tmp_path / "phantom"
     make_phantom(data, counts={"benign": 40, "malignant": 36, "normal": 4}, size_range=((60, 80), (90, 120)))
     words = ["--dataset_dir", str(data), "--output_dir", str(tmp_path / "out"), "--max_epochs", "2", "--oracle"]
+    words += ["--folds", "2"]
     assert reproduce.main(words) == 0
     report = (tmp_path / "out" / "report.md").read_text()
     assert "SYNTHETIC" in report
@@ -62,4 +77,4 @@ def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     assert page.count("data:image/png;base64,") >= 8
     capsys.readouterr()
     assert reproduce.main(words) == 0
-    assert capsys.readouterr().out.count("done before") == 7
+    assert capsys.readouterr().out.count("done before") == 7 + 10

@@ -4,42 +4,60 @@
 from __future__ import annotations
 
 import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundle.data.cases import Case
+from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
 from bundle.data.prepare import load_datalist
-from bundle.data.splits import PARTS, check_no_group_crosses, parse_ratio, split_cases
+from bundle.data.splits import PARTS, check_no_group_crosses, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
-from bundle.weights import require_card
+from bundle.outputs.handler import MAPS_RECORD, output_name
+from bundle.weights import read_card, require_card
 
 DATALIST = "datalist_classifier.json"
 TARGETS = {"benign": 0.0, "malignant": 1.0}
 MASK_SOURCES = ("predicted", "oracle")
 
 
+@dataclass(frozen=True)
+class Source:
+    """One segmenter and what it has to do with a dataset.
+
+    Args:
+        datalist: of the segmenter's training; its test part is what the segmenter never saw.
+        maps_dir: folder of the probability maps that it predicted, 8-bit PNG named like the images.
+        weights: of the segmenter; needed for predicted masks.
+    """
+
+    datalist: str | os.PathLike[str]
+    maps_dir: str | os.PathLike[str]
+    weights: str | os.PathLike[str] | None = None
+
+
 def prepare_classifier(
-    segmentation_datalist: str | os.PathLike[str],
+    sources: Sequence[Source],
     dataset_dir: str | os.PathLike[str],
-    maps_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
     *,
-    weights: str | os.PathLike[str] | None = None,
     split: str = "60:10:30",
     seed: int = 0,
     masks: str = "predicted",
 ) -> dict[str, Any]:
-    """Split the segmenter's test part for the classifier and write ``datalist_classifier.json``.
+    """Split the images that the segmenters never saw and write ``datalist_classifier.json``.
+
+    One source gives the paper's way: the segmenter's test part is split again. The k folds of a cross-validation give
+    the cross-fitted way: every image is in the test part of one fold, and gets that fold's map.
 
     Args:
-        segmentation_datalist: whose test part is split again; groups stay whole.
+        sources: one, or one per fold.
         dataset_dir: the dataset's folder.
-        maps_dir: folder of the predicted probability maps, 8-bit PNG named like the images.
         output_dir: gets the datalist.
-        weights: the segmenter that made the maps; its card must name the same dataset, split and seed, so that no
-            image is used that it trained on. None only for ``oracle``.
-        split: training : validation : test of the classifier.
+        split: training : validation : test of the classifier, or a fold such as "fold 0 of 5"; groups stay whole.
         seed: of the split.
         masks: "predicted", or "oracle" for ground truth, which only runs named so may use.
 
@@ -47,50 +65,70 @@ def prepare_classifier(
         the datalist, with absolute paths.
 
     Raises:
-        UserError: a map is missing, the maps come from another split, masks is unknown, or a class is missing in the
-            training or the validation part.
+        UserError: a map is missing or is another segmenter's, a segmenter was trained on another split, an image is in
+            two test parts, masks is unknown, or a class is missing in the training or the validation part.
     """
     if masks not in MASK_SOURCES:
         raise UserError(f"masks '{masks}': give one of {', '.join(MASK_SOURCES)}")
-    segmentation = load_datalist(segmentation_datalist, dataset_dir)
-    card = _check_origin(segmentation, weights) if masks == "predicted" else {}
-    folder, maps = Path(dataset_dir).resolve(), Path(maps_dir).resolve()
-    cases = [_as_case(record, folder) for record in segmentation["test"]]
-    by_image = {record["image"]: record for record in segmentation["test"]}
+    folder = Path(dataset_dir).resolve()
+    records: dict[str, dict[str, Any]] = {}
+    segmenters: list[dict[str, Any]] = []
+    for number, source in enumerate(sources):
+        segmentation = load_datalist(source.datalist, dataset_dir)
+        if masks == "predicted":
+            segmenters.append(_check_origin(segmentation, source))
+        for record in segmentation["test"]:
+            made = _record(record, folder, Path(source.maps_dir).resolve(), masks, number)
+            if records.setdefault(made["image"], made) is not made:
+                raise UserError(f"{record['image']}: in the test part of two segmenters; give the folds of one split")
     datalist: dict[str, Any] = {
         **{key: segmentation[key] for key in ("name", "synthetic", "source", "dataset_sha256")},
-        "description": "Benign or malignant; images that the segmenter never trained on.",
+        "description": "Benign or malignant; images that their segmenter never trained on.",
         "labels": {"0": "benign", "1": "malignant"},
         "masks": masks,
-        "segmenter_sha256": card.get("sha256"),
-        "segmentation_split": segmentation["split"],
+        "segmenter_sha256": [card["sha256"] for card in segmenters],
+        "segmentation_split": segmentation["split"] if len(sources) == 1 else f"{len(sources)} folds",
         "segmentation_seed": segmentation["seed"],
         "split": split,
         "seed": seed,
     }
-    for part, members in split_cases(cases, parse_ratio(split), seed).items():
-        datalist[part] = [_record(by_image[str(folder / case.image)], folder, maps, masks) for case in members]
+    cases = [
+        Case(image=record["image"], masks=(), label=record["class"], group=record["group"])
+        for record in records.values()
+    ]
+    for part, members in split_by_name(cases, split, seed).items():
+        datalist[part] = [records[case.image] for case in members]
+    datalist["split_sha256"] = split_checksum(datalist)
     _check_classes(datalist, dataset_dir)
     check_no_group_crosses(datalist)
     write_json(Path(output_dir) / DATALIST, datalist)
-    return load_classifier_datalist(Path(output_dir) / DATALIST, dataset_dir, maps_dir)
+    return load_classifier_datalist(Path(output_dir) / DATALIST, dataset_dir, [source.maps_dir for source in sources])
 
 
 def load_classifier_datalist(
-    datalist: str | os.PathLike[str], dataset_dir: str | os.PathLike[str], maps_dir: str | os.PathLike[str]
+    datalist: str | os.PathLike[str],
+    dataset_dir: str | os.PathLike[str],
+    maps_dirs: Sequence[str | os.PathLike[str]],
 ) -> dict[str, Any]:
     """Read a classifier's datalist with absolute paths in its records.
+
+    Args:
+        datalist: the file.
+        dataset_dir: the dataset's folder.
+        maps_dirs: of the sources that it was made from, in their order.
 
     Raises:
         UserError: it is not readable, a group crosses its parts, or a file is missing.
     """
     mend = "make it anew: delete it and run the training again"
     content = read_json(datalist, mend)
-    missing = [key for key in ("masks", "split", "seed", "segmenter_sha256", *PARTS) if key not in content]
+    missing = [
+        key for key in ("masks", "split", "seed", "segmenter_sha256", "split_sha256", *PARTS) if key not in content
+    ]
     if missing:
         raise InputError(datalist, f"is no classifier datalist (it lacks {', '.join(missing)})", mend)
     check_no_group_crosses(content)
-    folder, maps = Path(dataset_dir).resolve(), Path(maps_dir).resolve()
+    folder, maps = Path(dataset_dir).resolve(), [Path(path).resolve() for path in maps_dirs]
     for part in PARTS:
         for record in content[part]:
             record["image"] = str(folder / record["image"])
@@ -100,7 +138,9 @@ def load_classifier_datalist(
             if content["masks"] == "oracle":
                 record["probability"] = [str(folder / path) for path in record["probability"]]
             else:
-                record["probability"] = str(maps / record["probability"])
+                if record["source"] >= len(maps):
+                    raise InputError(datalist, "was made from more segmenters than are given", mend)
+                record["probability"] = str(maps[record["source"]] / record["probability"])
                 if not os.path.isfile(record["probability"]):
                     raise InputError(record["probability"], "is named in the datalist but missing", "segment again")
     return content
@@ -108,15 +148,15 @@ def load_classifier_datalist(
 
 def ensure_classifier_prepared(
     dataset_dir: str | os.PathLike[str],
-    segmentation_datalist: str | os.PathLike[str],
-    maps_dir: str | os.PathLike[str],
+    sources: Sequence[Mapping[str, Any]],
     output_dir: str | os.PathLike[str],
-    weights: str | os.PathLike[str] | None,
     split: str,
     seed: int,
     masks: str,
 ) -> dict[str, Any]:
     """The classifier's datalist, made now unless it was before; what the classifier's configs call.
+
+    Arguments are those of `prepare_classifier`, each source as a dict of what a `Source` has.
 
     Raises:
         UserError: the folder holds one of another split, seed, source of masks or segmenter; ground truth is asked
@@ -127,33 +167,71 @@ def ensure_classifier_prepared(
             f"{output_dir}: ground-truth masks reach the classifier only in a run that is named so; "
             "give an --output_dir whose name contains 'oracle'"
         )
-    path = Path(output_dir) / DATALIST
+    path, origins = Path(output_dir) / DATALIST, [Source(**source) for source in sources]
     if not path.exists():
-        return prepare_classifier(
-            *(segmentation_datalist, dataset_dir, maps_dir, output_dir),
-            weights=weights,
-            split=split,
-            seed=seed,
-            masks=masks,
-        )
-    # The origin of the maps was checked when the datalist was made; it holds for this segmenter alone.
-    segmenter = _require_segmenter(weights)["sha256"] if masks == "predicted" else None
-    datalist = load_classifier_datalist(path, dataset_dir, maps_dir)
-    for key, wanted in (("split", split), ("seed", seed), ("masks", masks), ("segmenter_sha256", segmenter)):
+        return prepare_classifier(origins, dataset_dir, output_dir, split=split, seed=seed, masks=masks)
+    datalist = load_classifier_datalist(path, dataset_dir, [source.maps_dir for source in origins])
+    if datalist["masks"] == "oracle" and masks == "predicted":
+        raise InputError(path, "was made of ground-truth masks", "give --masks oracle, or name another --output_dir")
+    # The origin of the maps was checked when the datalist was made; it holds for these segmenters alone.
+    segmenters = [_require_segmenter(source.weights)["sha256"] for source in origins] if masks == "predicted" else []
+    for key, wanted in (("split", split), ("seed", seed), ("masks", masks), ("segmenter_sha256", segmenters)):
         if datalist[key] != wanted:
             raise InputError(path, f"was made with {key} {datalist[key]}, not {wanted}", "name another --output_dir")
     return datalist
 
 
-def _check_origin(segmentation: dict[str, Any], weights: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Refuse maps of a segmenter that may have trained on the images it segmented."""
-    card = _require_segmenter(weights)
-    for ours, theirs in (("dataset_sha256", "dataset_sha256"), ("split", "split"), ("seed", "split_seed")):
+def name_sources(
+    segmentation_dir: str | os.PathLike[str],
+    prepared_dir: str | os.PathLike[str],
+    folds: int | None = None,
+    segmenter: str | os.PathLike[str] | None = None,
+    maps_dir: str | os.PathLike[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Name the sources of a classifier after the folders that segmentation runs leave behind.
+
+    Args:
+        segmentation_dir: run folder of the segmenter, with the maps in ``predictions/probabilities``; with folds it is
+            the first part of their names, followed by ``_fold0``, ``_fold1`` …
+        prepared_dir: of the segmenter's datalist, or its name's first part likewise.
+        folds: how many; None for one segmenter.
+        segmenter, maps_dir: of one segmenter, where they lie elsewhere.
+    """
+    sources = []
+    for suffix in [""] if folds is None else [f"_fold{fold}" for fold in range(folds)]:
+        run = Path(f"{os.fspath(segmentation_dir)}{suffix}")
+        sources.append(
+            {
+                "datalist": Path(f"{os.fspath(prepared_dir)}{suffix}") / SEGMENTATION_DATALIST,
+                "maps_dir": maps_dir or run / "predictions" / "probabilities",
+                "weights": segmenter or run / "model.pt",
+            }
+        )
+    return sources
+
+
+def middle_threshold(sources: Sequence[Mapping[str, Any]], default: float = 0.5) -> float:
+    """The median of the thresholds on the segmenters' cards; the default where none has a card, as in oracle runs."""
+    thresholds = [card["threshold"] for source in sources if "threshold" in (card := read_card(source["weights"]))]
+    return float(statistics.median(thresholds)) if thresholds else default
+
+
+def _check_origin(segmentation: dict[str, Any], source: Source) -> dict[str, Any]:
+    """Refuse maps of another segmenter, and of one that may have trained on the images it segmented."""
+    card = _require_segmenter(source.weights)
+    pairs = (("dataset_sha256", "dataset_sha256"), ("split", "split"), ("seed", "split_seed"))
+    for ours, theirs in (*pairs, ("split_sha256", "split_sha256")):
         if card.get(theirs) != segmentation[ours]:
             raise UserError(
-                f"{weights}: trained with {theirs} {card.get(theirs)}, but the datalist has {segmentation[ours]}; "
-                "use the datalist of its own training, or it may have seen the images it segments"
+                f"{source.weights}: trained with {theirs} {card.get(theirs)}, but the datalist has "
+                f"{segmentation[ours]}; use the datalist of its own training, "
+                "or it may have seen the images it segments"
             )
+    record = Path(source.maps_dir).parent / MAPS_RECORD
+    if not record.exists():
+        raise InputError(record, "is missing, so nothing tells which segmenter made the maps", "segment again")
+    if read_json(record, "segment again").get("sha256") != card["sha256"]:
+        raise InputError(source.maps_dir, f"holds the maps of another segmenter than {source.weights}", "segment again")
     return card
 
 
@@ -171,23 +249,17 @@ def _check_classes(datalist: dict[str, Any], dataset_dir: str | os.PathLike[str]
                 raise UserError(f"{dataset_dir}: no {label} image is left for {part}; add cases or change --split")
 
 
-def _as_case(record: dict[str, Any], folder: Path) -> Case:
-    relative = Path(record["image"]).relative_to(folder).as_posix()
-    return Case(image=relative, masks=(), label=record["class"], group=record["group"])
-
-
-def _record(record: dict[str, Any], folder: Path, maps: Path, masks: str) -> dict[str, Any]:
+def _record(record: dict[str, Any], folder: Path, maps: Path, masks: str, source: int) -> dict[str, Any]:
     relative = Path(record["image"]).relative_to(folder)
     probability: str | list[str]
     if masks == "oracle":
         probability = [Path(path).relative_to(folder).as_posix() for path in record["label"]]
     else:
-        from bundle.outputs.handler import output_name
-
         probability = output_name(folder / relative, folder).as_posix()
     return {
         "image": relative.as_posix(),
         "probability": probability,
+        "source": source,
         "label": TARGETS[record["class"]],
         "class": record["class"],
         "group": record["group"],

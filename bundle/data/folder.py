@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of images without labels: which files are there, and which of them can be read."""
+"""A folder of images without labels: which files are there, which can be read, which have a probability map."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from bundle.data.cases import IMAGE_SUFFIXES
 from bundle.errors import InputError, UserError
 from bundle.readers import read_image
+from bundle.transforms.lesion import LoadProbabilityd
 
 SOME_CASES_FAILED = 3
 """Exit code of a run that did all it could, but not all that it was asked."""
@@ -23,10 +24,14 @@ SOME_CASES_FAILED = 3
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images below a folder: paths that can be read, and why each of the others can not."""
+    """The images below a folder: paths that can be read, and why each of the others can not.
+
+    ``maps`` are the paths of their probability maps, one per readable image; empty before `pair_with_maps`.
+    """
 
     readable: tuple[str, ...]
     skipped: tuple[InputError, ...]
+    maps: tuple[str, ...] = ()
 
     def exit_if_incomplete(self) -> None:
         """Leave the process with exit code 3 when files were skipped, naming each."""
@@ -38,28 +43,70 @@ class ImageFolder:
             raise SystemExit(SOME_CASES_FAILED)
 
 
-def list_images(dataset_dir: str | os.PathLike[str]) -> ImageFolder:
+def list_images(dataset_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str] | None = None) -> ImageFolder:
     """Find the images below a folder and try to read each, so that one bad file does not end a run halfway.
 
     Masks that lie beside their image (``x.png``, ``x_mask.png``, ``x_mask_1.png``) are left out.
 
+    Args:
+        dataset_dir: the folder.
+        output_dir: where the results will be written; None where nothing is.
+
     Raises:
-        UserError: the folder is missing, or holds no image that can be read.
+        UserError: the folder is missing, holds no image that can be read, or the results would be written into it.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name a folder of images as dataset_dir")
+    if output_dir is not None:
+        _refuse_inside(folder, output_dir, "give an output folder outside it")
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     names = {path.with_suffix("") for path in paths}
     images = [path for path in paths if not _is_mask_of_another(path, names)]
-    results = list(tqdm(_try_all(images), total=len(images), desc="checking", unit="image", disable=len(images) < 50))
+    results = _try_all(_try_image, images)
     readable = tuple(str(path) for path, error in zip(images, results, strict=True) if error is None)
     skipped = tuple(error for error in results if error is not None)
     if not readable:
-        listed = "".join(f"\n  {bad}" for bad in skipped[:5])
         suffixes = ", ".join(IMAGE_SUFFIXES)
-        raise UserError(f"{folder}: no readable image ({suffixes}) in it; name another folder{listed}")
+        raise UserError(f"{folder}: no readable image ({suffixes}) in it; name another folder{_first(skipped)}")
     return ImageFolder(readable, skipped)
+
+
+def pair_with_maps(
+    images: ImageFolder, dataset_dir: str | os.PathLike[str], maps_dir: str | os.PathLike[str]
+) -> ImageFolder:
+    """Keep the images whose probability map can be used; the others join the skipped ones, with the reason.
+
+    Args:
+        images: as `list_images` gives them.
+        dataset_dir: the folder that it was given.
+        maps_dir: folder of the maps, 8-bit grey PNGs named and sized like the images.
+
+    Raises:
+        UserError: the folder of maps is missing, lies among the images, or holds no usable map.
+    """
+    from bundle.outputs.handler import output_name  # which imports this module
+
+    folder = Path(maps_dir)
+    mend = "name the folder 'probabilities' that configs/inference.json wrote as maps_dir"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {mend}")
+    _refuse_inside(Path(dataset_dir), folder, "move the maps out of it")
+    names = [output_name(Path(image), Path(dataset_dir)) for image in images.readable]
+    results = _try_all(lambda image, name: _try_map(image, folder, name), images.readable, names)
+    pairs = zip(images.readable, names, results, strict=True)
+    good = [(image, str(folder / name)) for image, name, error in pairs if error is None]
+    bad = tuple(error for error in results if error is not None)
+    if not good:
+        raise UserError(f"{folder}: no usable map of an image in {dataset_dir}; {mend}{_first(bad)}")
+    readable, maps = zip(*good, strict=True)
+    return ImageFolder(readable, (*images.skipped, *bad), maps)
+
+
+def _refuse_inside(folder: Path, other: str | os.PathLike[str], mend: str) -> None:
+    """Refuse results that lie among the images: a run would take them for images."""
+    if Path(other).resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{other}: lies inside {folder}, whose images are read; {mend}")
 
 
 def _is_mask_of_another(path: Path, names: set[Path]) -> bool:
@@ -67,14 +114,34 @@ def _is_mask_of_another(path: Path, names: set[Path]) -> bool:
     return match is not None and path.with_name(match[1]) in names
 
 
-def _try_all(images: list[Path]) -> Iterator[InputError | None]:
+def _try_all(test: Callable[..., InputError | None], *items: Sequence[object]) -> list[InputError | None]:
+    total = len(items[0])
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(_try_one, images)
+        return list(tqdm(pool.map(test, *items), total=total, desc="checking", unit="image", disable=total < 50))
 
 
-def _try_one(path: Path) -> InputError | None:
+def _try_image(path: Path) -> InputError | None:
     try:
         read_image(path)
     except InputError as error:
         return error
     return None
+
+
+def _try_map(image: str, folder: Path, name: Path) -> InputError | None:
+    """Errors name the image, which is what will lack a result, and the map below its folder only."""
+    if not (folder / name).is_file():
+        return InputError(image, f"its probability map {name} is missing", "segment it with configs/inference.json")
+    try:
+        shape = tuple(LoadProbabilityd("map")({"map": folder / name})["map"].shape[1:])
+        expected = read_image(image).pixels.shape
+    except InputError as error:
+        return InputError(image, f"its probability map {name} can not be used ({error.reason})", error.mend)
+    if shape != expected:
+        reason = f"its probability map {name} has {shape[0]}×{shape[1]} pixels, the image {expected[0]}×{expected[1]}"
+        return InputError(image, reason, "segment it again")
+    return None
+
+
+def _first(skipped: Sequence[InputError]) -> str:
+    return "".join(f"\n  {bad}" for bad in skipped[:5])

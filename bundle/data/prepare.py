@@ -27,7 +27,15 @@ from bundle.data.cases import (
 )
 from bundle.data.check import check_dataset, dataset_folder, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
-from bundle.data.splits import PARTS, check_no_group_crosses, k_fold, oversample, parse_ratio, split_cases
+from bundle.data.splits import (
+    PARTS,
+    check_no_group_crosses,
+    oversample,
+    parse_fold,
+    parse_ratio,
+    split_by_name,
+    split_checksum,
+)
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_atomically, write_json
 
@@ -36,7 +44,7 @@ DATALIST = "datalist_segmentation.json"
 PHANTOM_FOLDER = "phantom"
 """A dataset folder of this name is filled with the synthetic phantom if it is not there."""
 
-HEADER = ("name", "description", "synthetic", "source", "dataset_sha256", "split", "seed", "fold", "labels")
+HEADER = ("name", "description", "synthetic", "source", "dataset_sha256", "split", "seed", "labels", "split_sha256")
 LISTS = tuple(f"{part}{kind}" for kind in ("", "_normal") for part in PARTS)
 _MEND = "make it anew with scripts/prepare_data.py"
 
@@ -58,7 +66,7 @@ def prepare(
     Args:
         dataset: a folder (BUSI's layout, or one with manifest.csv) or a CSV manifest.
         output_dir: made if need be; files of an earlier call are replaced.
-        split: training:validation:test of `datalist_segmentation.json`.
+        split: of `datalist_segmentation.json`: training:validation:test, or a fold such as "fold 0 of 5".
         folds: also write `datalist_segmentation_fold0.json`, …, one per fold of a cross-validation.
         seed: any integer; the same seed gives the same files on every machine.
         skip_bad: leave bad files out and list them in cases.json, instead of raising.
@@ -66,19 +74,18 @@ def prepare(
     Raises:
         UserError: files are bad, the layout is unknown, or a part of the split would hold no lesion.
     """
-    ratio = parse_ratio(split)
+    tested = parse_fold(split) is not None or parse_ratio(split)[2] > 0
     dataset, output_dir = Path(dataset), Path(output_dir)
     checked = check_dataset(dataset, skip_bad=skip_bad)
     pairs = find_pairs(checked.cases, dataset_folder(dataset))
     groups = group_cases(checked.cases, pairs)
     case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
-    datalists = {DATALIST: _datalist(case_list, split_cases(case_list.cases, ratio, seed), split, seed, None)}
-    if folds is not None:
-        for fold, parts in enumerate(k_fold(case_list.cases, folds, seed)):
-            name = f"{Path(DATALIST).stem}_fold{fold}.json"
-            datalists[name] = _datalist(case_list, parts, f"{folds} folds", seed, fold)
+    datalists = {DATALIST: _datalist(case_list, split, seed)}
+    for fold in range(folds or 0):
+        name = f"{Path(DATALIST).stem}_fold{fold}.json"
+        datalists[name] = _datalist(case_list, f"fold {fold} of {folds}", seed)
     for name, datalist in datalists.items():
-        empty = [part for part in PARTS if not datalist[part] and not (part == "test" and ratio[2] == 0)]
+        empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
         if empty:
             raise UserError(
                 f"{dataset}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
@@ -94,6 +101,20 @@ def prepare(
     # The plain datalist comes last: where it is, all other files are.
     for name in reversed(datalists):
         write_json(output_dir / name, datalists[name])
+
+
+def prepared_name(dataset: str, split: str, seed: int) -> str:
+    """Name the folder of a prepared dataset: "BUSI_15-5-80_seed0", "BUSI_5-folds_seed0_fold2".
+
+    Args:
+        dataset: its name.
+        split: as `prepare` takes it; "5 folds" gives what the names of the five folds begin with.
+        seed: of the split.
+    """
+    fold = parse_fold(split)
+    if fold is not None:
+        return f"{dataset}_{fold[1]}-folds_seed{seed}_fold{fold[0]}"
+    return f"{dataset}_{split.replace(':', '-').replace(' ', '-')}_seed{seed}"
 
 
 def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
@@ -158,9 +179,8 @@ def count_table(prepared_dir: PathLike) -> str:
     return "\n".join(lines)
 
 
-def _datalist(
-    case_list: CaseList, parts: Mapping[str, Sequence[Case]], split: str, seed: int, fold: int | None
-) -> Datalist:
+def _datalist(case_list: CaseList, split: str, seed: int) -> Datalist:
+    parts = split_by_name(case_list.cases, split, seed)
     datalist: Datalist = {
         "name": case_list.name,
         "description": "Breast ultrasound lesion segmentation; paths are relative to the dataset folder.",
@@ -169,7 +189,6 @@ def _datalist(
         "dataset_sha256": case_list.dataset_sha256,
         "split": split,
         "seed": seed,
-        "fold": fold,
         "labels": {"0": "background", "1": "lesion"},
     }
     for name in LISTS:
@@ -180,7 +199,7 @@ def _datalist(
             for case in members
             if case.label in wanted
         ]
-    return datalist
+    return {**datalist, "split_sha256": split_checksum(datalist)}
 
 
 def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -193,7 +212,7 @@ def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split: str, seed: int) -> None:
     mend = f"name another folder, or delete {prepared} to have it made anew"
     for what, found, wanted in (
-        ("split", parse_ratio(datalist["split"]), parse_ratio(split)),
+        ("split", _parse_split(datalist["split"]), _parse_split(split)),
         ("seed", datalist["seed"], seed),
     ):
         if found != wanted:
@@ -207,6 +226,10 @@ def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split
         known = len(case_list.cases) + len(case_list.skipped)
         reason = f"was made from another list of files than {dataset} has now ({known} then, {len(listed)} images now)"
         raise InputError(prepared / CASES, reason, mend)
+
+
+def _parse_split(split: str) -> tuple[float, ...]:
+    return parse_fold(split) or parse_ratio(split)
 
 
 def _make_folder(folder: Path) -> None:
@@ -223,7 +246,7 @@ def _group_table(cases: Sequence[Case], pairs: Sequence[Pair]) -> bytes:
         evidence.setdefault(pair.first, f"{pair.evidence}: {cases[pair.second].image}")
         evidence.setdefault(pair.second, f"{pair.evidence}: {cases[pair.first].image}")
     table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
+    writer = csv.writer(table)  # ends rows with "\r\n": with "\n", Python before 3.13 leaves a "\r" in a name unquoted
     writer.writerow(["image", "group", "class", "evidence"])
     for index, case in sorted(enumerate(cases), key=lambda entry: (entry[1].group, entry[1].image)):
         writer.writerow([case.image, case.group, case.label, evidence.get(index, "")])

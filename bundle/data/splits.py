@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -31,9 +34,50 @@ def parse_ratio(text: str) -> tuple[float, float, float]:
     total = training + validation + test
     if not (training > 0 and validation > 0 and test >= 0 and total < float("inf")):
         raise UserError(
-            f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80"
+            f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80, "
+            "or a fold, such as 'fold 0 of 5'"
         )
     return training / total, validation / total, test / total
+
+
+def parse_fold(text: str) -> tuple[int, int] | None:
+    """The fold and the number of folds in "fold 0 of 5"; None for a split that is written as a ratio.
+
+    Raises:
+        UserError: there is no such fold.
+    """
+    match = re.fullmatch(r"fold (\d+) of (\d+)", str(text).strip())
+    if match is None:
+        return None
+    fold, folds = int(match[1]), int(match[2])
+    if not (folds >= 2 and fold < folds):
+        raise UserError(f"split '{text}': the folds of {folds} are numbered from 0; two or more folds are needed")
+    return fold, folds
+
+
+def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, list[Case]]:
+    """Split cases as a text says: "15:5:80", see `split_cases`, or "fold 0 of 5", see `k_fold`.
+
+    Raises:
+        UserError: the text is of neither form, or there are fewer groups than folds.
+    """
+    named = parse_fold(split)
+    if named is None:
+        return split_cases(cases, parse_ratio(split), seed)
+    return k_fold(cases, named[1], seed)[named[0]]
+
+
+def split_checksum(split: Mapping[str, Any]) -> str:
+    """The sha256 of which image stands in which part, wherever the dataset's folder lies.
+
+    Args:
+        split: records with "image", a path relative to the dataset, under the names of the parts.
+    """
+    content = {
+        name: sorted(record["image"] for record in split.get(name, []))
+        for name in (f"{part}{kind}" for part in PARTS for kind in ("", "_normal"))
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def split_cases(cases: Sequence[Case], ratio: Sequence[float], seed: int) -> dict[str, list[Case]]:

@@ -162,7 +162,8 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     buffer = io.StringIO()
     if rows:
-        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+        # The writer's own "\r\n" ends the rows: with any other, Python before 3.13 leaves a "\r" in a name unquoted.
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a segmentation evaluation: one HTML page that needs no other file and no network."""
+"""The reports of both evaluations: each one HTML page that needs no other file and no network."""
 
 from __future__ import annotations
 
 import base64
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from bundle.errors import InputError
 from bundle.files import write_atomically
 
-WORST = 10  # cases in the table of the lowest Dice: enough to look at, few enough to print
+WORST = 10  # cases in each list of the worst: enough to look at, few enough to print
 TEMPLATES = Path(__file__).parent / "templates"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -58,6 +61,46 @@ def write_report(
     return report
 
 
+def write_classification_report(
+    output_dir: str | os.PathLike[str],
+    metrics: Mapping[str, Any],
+    wrong: Sequence[tuple[Mapping[str, Any], np.ndarray]],
+    figures: Sequence[tuple[str, str | os.PathLike[str]]],
+) -> Path:
+    """Write `report.html`: scores with intervals beside their baseline, operating points, pictures, the worst cases.
+
+    Args:
+        output_dir: folder of the report, made if missing.
+        metrics: what `bundle.evaluation.classification.summarise_classification` returns, its first operating point at
+            probability 0.5, with `synthetic`, `masks`, `part` and `provenance`.
+        wrong: the cases on the wrong side of probability 0.5: each one's row and its crop, (h, w) uint8.
+        figures: (title, PNG file), embedded in this order.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        InputError: a figure is not a readable PNG, or the report cannot be written.
+    """
+    certain = sorted(wrong, key=lambda case: (-abs(case[0]["probability"] - 0.5), str(case[0]["image"])))
+    lists = {
+        title: [(row, _embed_pixels(crop)) for row, crop in certain if row["label"] == label][:WORST]
+        for title, label in (("Malignant, called benign", 1), ("Benign, called malignant", 0))
+    }
+    page = render_html(
+        "classification.html",
+        metrics=metrics,
+        lists=lists,
+        most=WORST,
+        figures=[(title, embed_png(path)) for title, path in figures],
+        provenance={key: _lines(value) for key, value in metrics["provenance"].items()},
+        synthetic=metrics["synthetic"],
+    )
+    report = Path(output_dir) / "report.html"
+    write_atomically(report, page)
+    return report
+
+
 def render_html(template: str, **values: Any) -> str:
     """Fill a page of the ``templates`` folder, escaping every value: names of files and commands come from outside."""
     environment = Environment(
@@ -79,7 +122,17 @@ def embed_png(path: str | os.PathLike[str]) -> str:
         raise InputError(path, f"figure cannot be read ({error.strerror})", "draw it again") from error
     if not content.startswith(_PNG_SIGNATURE):
         raise InputError(path, "figure is not a PNG file", "draw it again")
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return _embed(content)
+
+
+def _embed_pixels(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return _embed(buffer.getvalue())
+
+
+def _embed(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _lines(value: Any) -> list[str]:

@@ -12,9 +12,13 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
-from bundle.files import write_json
+from bundle.files import sha256_of, write_json
 from bundle.outputs.png import write_mask, write_overlay, write_probability
 from bundle.readers import read_image
+from bundle.weights import read_card
+
+MAPS_RECORD = "segmenter.json"
+"""Beside the maps: which segmenter made them."""
 
 
 class WriteMasks:
@@ -25,10 +29,12 @@ class WriteMasks:
     Sub-folders of the input are kept, so equal names in two folders do not collide.
 
     Args:
-        output_dir: where to write; also gets ``skipped.json``, what was left out.
+        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps, and ``skipped.json``,
+            what was left out.
         dataset_dir: the folder that image names are relative to.
         threshold: probability from which a pixel counts as lesion.
         images: what is in the folder, for the progress bar and the list of skipped files.
+        weights: of the segmenter; its card is kept with the maps.
     """
 
     def __init__(
@@ -37,11 +43,13 @@ class WriteMasks:
         dataset_dir: str | os.PathLike[str],
         threshold: float,
         images: ImageFolder,
+        weights: str | os.PathLike[str],
     ) -> None:
         self.folder = Path(output_dir)
         self.dataset_dir = Path(dataset_dir)
         self.threshold = float(threshold)
         self.skipped = images.skipped
+        self.weights = weights
         self.total = len(images.readable)
         self.bar: tqdm[Any] = tqdm(disable=True)
 
@@ -52,6 +60,8 @@ class WriteMasks:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _open(self, _: Engine) -> None:
+        # Maps that an earlier run left here are replaced one by one: until the end nobody can say whose they are.
+        (self.folder / MAPS_RECORD).unlink(missing_ok=True)
         self.bar = tqdm(total=self.total, desc="segmenting", unit="image")
 
     def _write(self, engine: Engine) -> None:
@@ -67,6 +77,8 @@ class WriteMasks:
 
     def _finish(self, engine: Engine) -> None:
         self.bar.close()
+        sha256 = sha256_of(self.weights)
+        write_json(self.folder / MAPS_RECORD, {"sha256": sha256, **read_card(self.weights)})
         # Written last and always: where it is, all else is there.
         write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
 

@@ -7,6 +7,7 @@ import io
 import os
 
 import numpy as np
+from monai.visualize import blend_images
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -15,6 +16,8 @@ from bundle.transforms.lesion import quantise
 
 OVERLAY_RGB = (230, 159, 0)  # orange of the Okabe-Ito palette, told apart by colour-blind readers
 FILL_OPACITY = 0.25
+HEAT_OPACITY = 0.6
+HEAT_COLOURS = "viridis"  # lightness grows with the value, for colour-blind readers; far from the contour's orange
 
 
 def write_mask(mask: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -66,15 +69,42 @@ def write_overlay(
     if image.ndim != 2 or image.shape != probability.shape:
         raise ValueError(f"image {image.shape} and probability {probability.shape} must be (H, W) of one size")
     lesion = probability >= threshold
+    opacity = np.where(lesion, FILL_OPACITY, 0.0)[..., None]
+    blended = np.clip(image, 0, 255)[..., None] * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
+    _write_outlined(blended, lesion, path, title)
+
+
+def write_explanation(
+    image: np.ndarray, heat: np.ndarray, lesion: np.ndarray, path: str | os.PathLike[str], title: str | None = None
+) -> None:
+    """Write the image in grey under the colours of a heat map, with the lesion's contour, as an RGB PNG.
+
+    Args:
+        image: (H, W) float32 grey levels in [0, 255].
+        heat: (H, W) uint8; where it is 0 the image stays as it is.
+        lesion: (H, W) bool.
+        path: the PNG file, written atomically.
+        title: a line of text for the upper left corner.
+
+    Raises:
+        ValueError: the three differ in shape or are not two-dimensional.
+        InputError: the file cannot be written.
+    """
+    if image.ndim != 2 or not image.shape == heat.shape == lesion.shape:
+        raise ValueError(f"image {image.shape}, heat {heat.shape} and lesion {lesion.shape} must be (H, W) of one size")
+    grey, warmth = image[None].clip(0, 255) / 255, heat[None] / 255
+    blended = blend_images(grey, warmth, alpha=HEAT_OPACITY * warmth, cmap=HEAT_COLOURS, rescale_arrays=False)
+    _write_outlined(np.moveaxis(np.asarray(blended), 0, -1) * 255, lesion, path, title)
+
+
+def _write_outlined(colours: np.ndarray, lesion: np.ndarray, path: str | os.PathLike[str], title: str | None) -> None:
+    """Draw contour and title on colours (H, W, 3) in [0, 255] and write them."""
     # The line grows with the image, so that it is still seen when a large image is shown small.
-    width = max(1, round(max(image.shape) / 300))
+    width = max(1, round(max(lesion.shape) / 300))
     contour = lesion & ~ndimage.binary_erosion(lesion, iterations=width)
-    opacity = np.where(contour, 1.0, np.where(lesion, FILL_OPACITY, 0.0))[..., None]
-    grey = np.clip(image, 0, 255)[..., None]
-    blended = grey * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
-    picture = Image.fromarray(np.rint(blended).astype(np.uint8))
+    picture = Image.fromarray(np.rint(np.where(contour[..., None], OVERLAY_RGB, colours)).astype(np.uint8))
     if title:
-        size = max(10, round(max(image.shape) / 28))
+        size = max(10, round(max(lesion.shape) / 28))
         ImageDraw.Draw(picture).text(
             (size / 3, size / 4), title, font_size=size, fill=OVERLAY_RGB, stroke_width=2, stroke_fill=(0, 0, 0)
         )

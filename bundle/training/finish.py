@@ -69,7 +69,7 @@ def finish_segmentation(
             "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None])),
         },
         "training_images": len(datalist["training"]),
-        **{key: datalist.get(key) for key in ("name", "dataset_sha256", "fold")},
+        **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
         "provenance": describe_run(),
     }
     write_weights(folder / "model.pt", flat_state_dict(network), record)

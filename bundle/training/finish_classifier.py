@@ -11,10 +11,10 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from scipy.special import expit
 
-from bundle.evaluation.classification import choose_operating_points, fit_temperature
+from bundle.evaluation.classification import area_under_roc, choose_operating_points
 from bundle.files import write_json
+from bundle.fusion import calibrated_probability, fit_calibration, fit_fusion
 from bundle.provenance import describe_run
 from bundle.training.checkpoint import BEST, Checkpoint
 from bundle.weights import flat_state_dict, load_tensors, publish, write_weights
@@ -32,8 +32,10 @@ def finish_classification(
     settings: Mapping[str, Any],
     datalist: Mapping[str, Any],
     publish_to: str | os.PathLike[str] | None = None,
+    keep: str = "best",
+    described: Iterable[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Restore the best epoch, calibrate on the validation images and write what a run leaves behind.
+    """Take the run's weights, calibrate them on the validation images and write what a run leaves behind.
 
     ``model_classifier.pt`` and ``.json`` (weights; card with temperature and operating points), ``metrics.json``.
 
@@ -46,36 +48,58 @@ def finish_classification(
         settings: what evaluation and inference must repeat; goes into the card.
         datalist: of the run, for the record.
         publish_to: also copy the weights there; phantom and oracle weights never are.
+        keep: "best", the epoch with the best score on validation; or "last", which leaves the validation images
+            unspent for the calibration, and is better where they are few.
+        described: training images with ``features`` (F,) and ``label``, for the late fusion; None for none.
+
+    Raises:
+        ValueError: `keep` is neither.
     """
+    if keep not in ("best", "last"):
+        raise ValueError(f"keep: '{keep}' must be best or last")
     if idist.get_rank() != 0:
         return
     folder, network = checkpoint.folder, checkpoint.network
-    if (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
+    if keep == "best" and (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
         network.load_state_dict(load_tensors(folder / BEST))
     network.eval()
-    logits, labels = _predict(network, dataloader, prepare_batch, inferer, device)
-    temperature = fit_temperature(logits, labels)
-    calibrated = expit(logits / temperature)
+    fusion = None
+    if described is not None:
+        items = list(described)
+        fusion = fit_fusion(
+            np.stack([np.asarray(item["features"]) for item in items]), [float(item["label"]) for item in items]
+        )
+    logits, features, labels = _predict(network, dataloader, prepare_batch, inferer, device)
+    calibration = fit_calibration(logits, features, labels, fusion)
+    calibrated = calibrated_probability(calibration, logits, features)
     synthetic, oracle = bool(datalist.get("synthetic")), datalist.get("masks") == "oracle"
     record = {
         **settings,
-        "temperature": temperature,
+        **calibration,
         "operating_points": choose_operating_points(calibrated, labels, SENSITIVITIES),
         "synthetic": synthetic,
+        "kept": keep,
         "best_epoch": checkpoint.best_epoch,
-        "validation": {"metric": checkpoint.metric, "best": checkpoint.best_score, "images": len(labels)},
+        "validation": {
+            "metric": checkpoint.metric,
+            "best": checkpoint.best_score,
+            "images": len(labels),
+            "auroc": area_under_roc(labels > 0.5, calibrated),
+            "auroc_network": area_under_roc(labels > 0.5, logits),
+        },
         "training_images": len(datalist["training"]),
-        **{key: datalist.get(key) for key in ("name", "dataset_sha256")},
+        **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
         "provenance": describe_run(),
     }
     weights = folder / "model_classifier.pt"
     write_weights(weights, flat_state_dict(network), record)
     write_json(folder / "metrics.json", record)
     logger.info(
-        "%s%sbest epoch %d, validation %s %.3f, temperature %.2f; weights: %s",
+        "%s%s%s epoch kept, AUROC %.3f on validation (the network alone %.3f), temperature %.2f; weights: %s",
         "SYNTHETIC phantom: " if synthetic else "",
         "ORACLE masks: " if oracle else "",
-        *(checkpoint.best_epoch, checkpoint.metric, checkpoint.best_score or float("nan"), temperature, weights),
+        keep,
+        *(record["validation"]["auroc"], record["validation"]["auroc_network"], record["temperature"], weights),
     )
     if publish_to is not None:
         if synthetic or oracle:
@@ -91,11 +115,13 @@ def _predict(
     prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     inferer: Callable[..., torch.Tensor],
     device: torch.device | str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits and labels, each (N,) float64."""
-    logits, labels = [], []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return logits (N,), features (N, F; F is 0 where the batches have none) and labels (N,), all float64."""
+    logits, features, labels = [], [], []
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         logits.append(inferer(image, network).cpu().numpy().ravel())
+        features.append(np.asarray(batch.get("features", np.empty((len(label), 0)))))
         labels.append(label.cpu().numpy().ravel())
-    return np.concatenate(logits).astype(float), np.concatenate(labels).astype(float)
+    scores, described, truth = (np.concatenate(part).astype(float) for part in (logits, features, labels))
+    return scores, described, truth

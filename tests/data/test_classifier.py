@@ -15,13 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from bundle.data.classifier import DATALIST, ensure_classifier_prepared
+from bundle.data.classifier import DATALIST, ensure_classifier_prepared, middle_threshold, name_sources
 from bundle.data.splits import PARTS, oversample
 from bundle.errors import InputError, UserError
 from bundle.files import write_json
 from bundle.weights import write_weights
 
 DATASET = "ab" * 32
+SPLIT = "cd" * 32
 SHARED = "shared"  # a group of two images
 
 
@@ -38,14 +39,18 @@ class World:
     def datalist(self, **changes: Any) -> dict[str, Any]:
         """What the classifier's configs ask for."""
         wanted: dict[str, Any] = {"split": "60:10:30", "seed": 0, "masks": "predicted", **changes}
-        return ensure_classifier_prepared(
-            self.dataset, self.prepared / "datalist_segmentation.json", self.maps, self.output, self.weights, **wanted
-        )
+        return ensure_classifier_prepared(self.dataset, [self.source()], self.output, **wanted)
+
+    def source(self) -> dict[str, Any]:
+        """The one segmenter."""
+        datalist = self.prepared / "datalist_segmentation.json"
+        return {"datalist": datalist, "maps_dir": self.maps / "probabilities", "weights": self.weights}
 
 
-def write_segmenter(weights: Path, value: float = 0.0, **changes: Any) -> None:
+def write_segmenter(weights: Path, maps: Path, value: float = 0.0, **changes: Any) -> None:
     card = {"dataset_sha256": DATASET, "split": "15:5:80", "split_seed": 0, "threshold": 0.5, **changes}
-    write_weights(weights, {"w": torch.full((1,), value)}, card)
+    write_weights(weights, {"w": torch.full((1,), value)}, {"split_sha256": SPLIT, **card})
+    write_json(maps / "segmenter.json", json.loads(weights.with_suffix(".json").read_text()))
 
 
 def write_png(path: Path, value: int) -> None:
@@ -66,11 +71,11 @@ def world(tmp_path: Path) -> World:
             lists[part + ("_normal" if label == "normal" else "")].append(record)
             write_png(made.dataset / image, 90 + index)
             write_png(made.dataset / mask, 255)
-            write_png(made.maps / image, 128)
+            write_png(made.maps / "probabilities" / image, 128)
     header = {"name": "dots", "description": "", "synthetic": False, "source": "made here", "dataset_sha256": DATASET}
-    header |= {"split": "15:5:80", "seed": 0, "fold": None, "labels": {}}
+    header |= {"split": "15:5:80", "seed": 0, "split_sha256": SPLIT, "labels": {}}
     write_json(made.prepared / "datalist_segmentation.json", {**header, **lists})
-    write_segmenter(made.weights)
+    write_segmenter(made.weights, made.maps)
     return made
 
 
@@ -104,11 +109,11 @@ def test_records_name_predicted_maps_and_the_file_holds_relative_paths(world: Wo
     datalist = world.datalist()
     for record in datalist["test"]:
         relative = Path(record["image"]).relative_to(world.dataset)
-        assert record["probability"] == str(world.maps / relative)
+        assert record["probability"] == str(world.maps / "probabilities" / relative)
     text = (world.output / DATALIST).read_text()
     assert str(world.dataset.parent) not in text
     card = json.loads(world.weights.with_suffix(".json").read_text())
-    assert json.loads(text)["segmenter_sha256"] == card["sha256"]
+    assert json.loads(text)["segmenter_sha256"] == [card["sha256"]]
 
 
 @pytest.mark.parametrize(
@@ -116,13 +121,14 @@ def test_records_name_predicted_maps_and_the_file_holds_relative_paths(world: Wo
     [
         ({"split": "70:10:20"}, "split 70:10:20, but the datalist has 15:5:80"),
         ({"split_seed": 7}, "split_seed 7, but the datalist has 0"),
-        ({"dataset_sha256": "cd" * 32}, "dataset_sha256 cdcd"),
+        ({"dataset_sha256": "ef" * 32}, "dataset_sha256 efef"),
+        ({"split_sha256": "ef" * 32}, "split_sha256 efef"),
     ],
 )
 def test_maps_of_a_segmenter_of_another_split_seed_or_dataset_are_refused_by_name(
     world: World, change: dict[str, Any], words: str
 ) -> None:
-    write_segmenter(world.weights, **change)
+    write_segmenter(world.weights, world.maps, **change)
     with pytest.raises(UserError, match=words) as caught:
         world.datalist()
     assert str(world.weights) in str(caught.value)
@@ -131,7 +137,7 @@ def test_maps_of_a_segmenter_of_another_split_seed_or_dataset_are_refused_by_nam
 
 def test_another_segmenter_is_refused_also_where_the_datalist_stands_already(world: World) -> None:
     world.datalist()
-    write_segmenter(world.weights, value=1.0, split_seed=7)
+    write_segmenter(world.weights, world.maps, value=1.0, split_seed=7)
     with pytest.raises(InputError, match="was made with segmenter_sha256"):
         world.datalist()
 
@@ -155,26 +161,27 @@ def test_ground_truth_is_refused_unless_the_output_folder_says_oracle(world: Wor
     datalist = replace(world, output=world.output.with_name("oracle_run")).datalist(masks="oracle")
     (mask,) = datalist["test"][0]["probability"]
     assert mask == datalist["test"][0]["image"].replace(".png", "_mask.png")
-    assert (datalist["masks"], datalist["segmenter_sha256"]) == ("oracle", None)
+    assert (datalist["masks"], datalist["segmenter_sha256"]) == ("oracle", [])
 
 
 def test_an_oracles_datalist_does_not_serve_a_run_on_predicted_masks(world: World) -> None:
     oracle = replace(world, output=world.output.with_name("oracle_run"))
     oracle.datalist(masks="oracle")
-    with pytest.raises(InputError, match="was made with masks oracle, not predicted"):
+    with pytest.raises(InputError, match="was made of ground-truth masks; give --masks oracle"):
         oracle.datalist()
 
 
 @pytest.mark.parametrize("kind", ["maps", "dataset"])
 def test_a_missing_map_or_image_is_named(world: World, kind: str) -> None:
     world.datalist()
-    (getattr(world, kind) / "benign" / "benign (9).png").unlink()
+    folder = world.maps / "probabilities" if kind == "maps" else world.dataset
+    (folder / "benign" / "benign (9).png").unlink()
     with pytest.raises(InputError, match=r"benign \(9\)\.png: is named in the datalist but missing"):
         world.datalist()
 
 
 def test_no_maps_at_all_names_the_first(world: World) -> None:
-    shutil.rmtree(world.maps)
+    shutil.rmtree(world.maps / "probabilities")
     with pytest.raises(InputError, match="segment again"):
         world.datalist()
 
@@ -217,3 +224,66 @@ def test_oversampling_balances_the_training_part_with_its_own_images_only(world:
     more = oversample(datalist["training"], seed=0)
     assert Counter(record["class"] for record in more) == {"benign": 11, "malignant": 11}
     assert {record["image"] for record in more} == {record["image"] for record in datalist["training"]}
+
+
+def test_maps_that_another_segmenter_made_are_refused(world: World) -> None:
+    write_json(world.maps / "segmenter.json", {"sha256": "00"})
+    with pytest.raises(InputError, match="holds the maps of another segmenter"):
+        world.datalist()
+    (world.maps / "segmenter.json").unlink()
+    with pytest.raises(InputError, match="nothing tells which segmenter made the maps; segment again"):
+        world.datalist()
+
+
+FOLDS = 3
+
+
+def _cross_fit(world: World, folds: int = FOLDS) -> dict[str, Any]:
+    """Give each fold a segmenter, its datalist and its maps; then ask for the classifier's datalist."""
+    plain = json.loads((world.prepared / "datalist_segmentation.json").read_text())
+    lesions = [record for part in PARTS for record in plain[part]]
+    for fold in range(FOLDS):
+        run, prepared = world.output.parent / f"run_fold{fold}", world.output.parent / f"prepared_fold{fold}"
+        split = {"split": f"fold {fold} of {FOLDS}", "split_sha256": f"{fold}" * 64}
+        # Groups are dealt out by their number, so that both images of the shared group meet in one fold.
+        groups = sorted({record["group"] for record in lesions})
+        parts = [[r for r in lesions if groups.index(r["group"]) % FOLDS == (fold + i) % FOLDS] for i in range(FOLDS)]
+        lists = {"test": parts[0], "validation": parts[1][:2], "training": parts[1][2:] + parts[2]}
+        write_json(prepared / "datalist_segmentation.json", {**plain, **lists, **split})
+        write_segmenter(run / "model.pt", run / "predictions", value=fold, threshold=0.3 + 0.1 * fold, **split)
+        for record in lesions:
+            write_png(run / "predictions" / "probabilities" / record["image"], 100 + fold)
+    sources = name_sources(world.output.parent / "run", world.output.parent / "prepared", folds)
+    return ensure_classifier_prepared(world.dataset, sources, world.output, "60:10:30", 0, "predicted")
+
+
+def test_cross_fitting_uses_every_lesion_once_with_the_map_of_a_segmenter_that_never_saw_it(world: World) -> None:
+    datalist = _cross_fit(world)
+    records = [record for part in PARTS for record in datalist[part]]
+    assert len({record["image"] for record in records}) == len(records) == 34
+    for record in records:
+        fold = int(np.asarray(Image.open(record["probability"]))[0, 0]) - 100
+        folder = world.output.parent / f"prepared_fold{fold}"
+        tested = json.loads((folder / "datalist_segmentation.json").read_text())["test"]
+        assert Path(record["image"]).relative_to(world.dataset).as_posix() in {case["image"] for case in tested}
+    assert len(datalist["segmenter_sha256"]) == FOLDS
+    assert datalist["segmentation_split"] == "3 folds"
+    assert _cross_fit(world) == datalist
+
+
+def test_too_few_of_the_folds_are_refused_once_the_datalist_stands(world: World) -> None:
+    _cross_fit(world)
+    with pytest.raises(InputError, match="was made from more segmenters than are given"):
+        _cross_fit(world, folds=2)
+
+
+def test_the_same_fold_twice_is_refused(world: World) -> None:
+    with pytest.raises(UserError, match="in the test part of two segmenters"):
+        ensure_classifier_prepared(world.dataset, [world.source()] * 2, world.output, "60:10:30", 0, "predicted")
+
+
+def test_the_threshold_of_cross_fitted_masks_is_the_median_of_the_segmenters(world: World) -> None:
+    _cross_fit(world)
+    sources = name_sources(world.output.parent / "run", world.output.parent / "prepared", FOLDS)
+    assert middle_threshold(sources) == pytest.approx(0.4)
+    assert middle_threshold(name_sources("nowhere", "nowhere")) == 0.5

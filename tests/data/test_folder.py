@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.data.folder import SOME_CASES_FAILED, list_images
+from bundle.data.folder import SOME_CASES_FAILED, list_images, pair_with_maps
 from bundle.errors import UserError
 
 
@@ -96,3 +96,61 @@ def test_a_missing_folder_or_a_file_is_refused(add: Callable[..., Path], tmp_pat
     for path in (tmp_path / "absent", add("image.png")):
         with pytest.raises(UserError, match="no such folder"):
             list_images(path)
+
+
+@pytest.mark.parametrize("name", [".", "out", "a/b/out"])
+def test_results_among_the_images_are_refused_in_one_line(add: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    add("images/a.png")
+    folder = tmp_path / "images"
+    with pytest.raises(UserError, match=r"lies inside .*; give an output folder outside it") as caught:
+        list_images(folder, folder / name)
+    assert "\n" not in str(caught.value)
+    assert list_images(folder, tmp_path / "images_out").readable == (str(folder / "a.png"),)
+
+
+def test_results_that_a_link_leads_among_the_images_are_refused(add: Callable[..., Path], tmp_path: Path) -> None:
+    add("images/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    with pytest.raises(UserError, match="lies inside"):
+        list_images(tmp_path / "images", tmp_path / "link" / "out")
+
+
+def test_images_with_a_map_are_kept_and_the_others_named_with_the_reason(
+    add: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("a.png", "sub/b.jpg", "c.png", "d.png", "e.png"):
+        add(f"images/{name}")
+        add(f"maps/{name}{'' if name.endswith('.png') else '.png'}")
+    (tmp_path / "images" / "broken.png").write_bytes(b"")
+    (tmp_path / "maps" / "c.png").unlink()
+    Image.fromarray(np.zeros((5, 9), np.uint8)).save(tmp_path / "maps" / "d.png")
+    Image.fromarray(np.full((6, 9, 3), (200, 0, 0), np.uint8)).save(tmp_path / "maps" / "e.png")
+    folder = tmp_path / "images"
+    images = pair_with_maps(list_images(folder), folder, tmp_path / "maps")
+    assert images.readable == (str(folder / "a.png"), str(folder / "sub/b.jpg"))
+    assert images.maps == (str(tmp_path / "maps/a.png"), str(tmp_path / "maps/sub/b.jpg.png"))
+    skipped = {Path(bad.path).relative_to(folder).as_posix(): bad.reason for bad in images.skipped}
+    assert skipped.keys() == {"broken.png", "c.png", "d.png", "e.png"}
+    assert skipped["c.png"] == "its probability map c.png is missing"
+    assert skipped["d.png"] == "its probability map d.png has 5×9 pixels, the image 6×9"
+    assert "coloured" in skipped["e.png"]
+    assert not any(str(tmp_path) in reason for reason in skipped.values())
+
+
+def test_a_folder_without_a_usable_map_is_refused(add: Callable[..., Path], tmp_path: Path) -> None:
+    add("images/a.png")
+    images = list_images(tmp_path / "images")
+    with pytest.raises(UserError, match=r"no such folder; name the folder 'probabilities'"):
+        pair_with_maps(images, tmp_path / "images", tmp_path / "maps")
+    add("maps/b.png")
+    with pytest.raises(UserError, match=r"no usable map .*name the folder 'probabilities'"):
+        pair_with_maps(images, tmp_path / "images", tmp_path / "maps")
+
+
+def test_maps_among_the_images_are_refused_since_they_would_be_read_as_images(
+    add: Callable[..., Path], tmp_path: Path
+) -> None:
+    add("images/a.png")
+    add("images/maps/a.png")
+    with pytest.raises(UserError, match=r"lies inside .*; move the maps out of it"):
+        pair_with_maps(list_images(tmp_path / "images"), tmp_path / "images", tmp_path / "images" / "maps")

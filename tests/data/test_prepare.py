@@ -26,12 +26,12 @@ SPLIT = "60:20:20"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small phantom with one copied image, prepared with three folds; tests that change it copy it first."""
+    """A small phantom, one image copied under an odd name, with three folds; tests that change it copy it first."""
     root = tmp_path_factory.mktemp("prepare")
     make_phantom(root / "set", counts={"benign": 12, "malignant": 8, "normal": 4}, size_range=((48, 60), (48, 60)))
     for name in ("", "_mask"):
         source = root / f"set/benign/benign (1){name}.png"
-        (root / f"set/malignant/copy{name}.png").write_bytes(source.read_bytes())
+        (root / f"set/malignant/co\rpy{name}.png").write_bytes(source.read_bytes())
     prepare(root / "set", root / "out", split=SPLIT, folds=3, seed=1)
     return root
 
@@ -63,7 +63,7 @@ def test_datalist_places_every_case_once_and_normals_apart(made: Path, name: str
 def test_copy_stands_in_the_group_of_its_source(made: Path) -> None:
     with (made / "out/groups.csv").open(newline="") as file:
         rows = {row["image"]: row for row in csv.DictReader(file)}
-    first, second = rows["benign/benign (1).png"], rows["malignant/copy.png"]
+    first, second = rows["benign/benign (1).png"], rows["malignant/co\rpy.png"]
     assert first["group"] == second["group"]
     assert second["evidence"] == "equal pixels: benign/benign (1).png"
     assert Counter(row["group"] for row in rows.values())[first["group"]] == 2

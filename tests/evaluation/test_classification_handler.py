@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
@@ -39,30 +45,43 @@ LOGITS = (-4.0, -3.0, -1.0, 2.0, 5.0, -2.0)  # of three benign and three maligna
 CLASSES = ("benign", "benign", "benign", "malignant", "malignant", "malignant")
 
 
-def _handler(folder: Path, card: dict[str, Any] = CARD, **datalist: Any) -> tuple[ClassificationEvaluation, list[str]]:
+def _handler(
+    folder: Path, card: dict[str, Any] = CARD, part: str = "test", **datalist: Any
+) -> tuple[ClassificationEvaluation, list[str]]:
     write_weights(folder / "model_classifier.pt", {"w": torch.zeros(1)}, card)
     records: list[dict[str, Any]] = [
         {"image": f"/data/{name}/{name} ({i}).png", "class": name, "group": f"g{i}", "label": float(name != "benign")}
         for i, name in enumerate(CLASSES)
     ]
     weights = folder / "model_classifier.pt"
-    handler = ClassificationEvaluation(folder / "out", records, weights, {**DATALIST, **datalist})
+    handler = ClassificationEvaluation(folder / "out", records, weights, {**DATALIST, **datalist}, part)
     return handler, [record["image"] for record in records]
 
 
-def _evaluate(folder: Path, **datalist: Any) -> dict[str, Any]:
-    handler, paths = _handler(folder, **datalist)
+def _evaluate(
+    folder: Path, batches: Sequence[Sequence[int]] = ((0, 3, 1, 2), (5, 4)), **changes: Any
+) -> dict[str, Any]:
+    handler, paths = _handler(folder, **changes)
 
     def predict(_: Engine, batch: Sequence[int]) -> list[dict[str, Any]]:
         return [
-            {"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": paths[i]}), "pred": torch.tensor([LOGITS[i]])}
+            {"image": MetaTensor(_crop(i), meta={"filename_or_obj": paths[i]}), "pred": torch.tensor([LOGITS[i]])}
             for i in batch
         ]
 
     engine = Engine(predict)
     handler.attach(engine)
-    engine.run([[0, 3, 1, 2], [5, 4]])
+    engine.run(batches)
     return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+def _crop(number: int) -> torch.Tensor:
+    """What the classifier sees: an even grey, and a mask that is black."""
+    return torch.stack([torch.full((8, 8), number / 10), torch.zeros(8, 8)])
+
+
+def _report(folder: Path) -> str:
+    return (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_probabilities_are_calibrated_with_the_cards_temperature(tmp_path: Path) -> None:
@@ -88,6 +107,7 @@ def test_scores_stand_at_one_half_and_at_the_cards_operating_points(tmp_path: Pa
 
 def test_results_hold_figures_and_origin(tmp_path: Path) -> None:
     metrics = _evaluate(tmp_path)
+    assert (metrics["part"], "</html>" in _report(tmp_path)) == ("test", True)
     for name in ("roc.png", "reliability.png", "confusion.png"):
         with Image.open(tmp_path / "out" / name) as figure:
             assert figure.width > 300
@@ -101,6 +121,29 @@ def test_synthetic_and_oracle_runs_say_so(tmp_path: Path, caplog: pytest.LogCapt
         metrics = _evaluate(tmp_path, synthetic=True, masks="oracle")
     assert (metrics["synthetic"], metrics["masks"]) == (True, "oracle")
     assert "SYNTHETIC phantom: ORACLE masks: AUROC" in caplog.text
+    assert "SYNTHETIC data" in _report(tmp_path)
+    assert "ORACLE masks" in _report(tmp_path)
+
+
+def test_the_report_shows_what_the_classifier_saw_of_the_wrong_cases(tmp_path: Path) -> None:
+    _evaluate(tmp_path)
+    shown = re.findall(r'base64,([^"]+)" alt="What the classifier saw of ([^"]+)"', _report(tmp_path))
+    assert [name for _, name in shown] == ["malignant/malignant (5).png"]  # sigmoid(-2 / 2) = 0.27
+    crop = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[0][0]))))
+    assert crop.shape == (8, 8)
+    assert (crop == round(0.5 * 255)).all()  # the image, not the mask beside it
+
+
+def test_images_that_were_not_kept_from_the_training_are_no_test(tmp_path: Path) -> None:
+    assert _evaluate(tmp_path, part="validation")["part"] == "validation"
+    assert "These numbers are no test." in _report(tmp_path)
+
+
+def test_a_part_of_one_class_is_reported_without_a_roc_curve(tmp_path: Path) -> None:
+    metrics = _evaluate(tmp_path, batches=[[0, 1], [2]])
+    assert metrics["auroc"]["estimate"] is None
+    assert not (tmp_path / "out" / "roc.png").exists()
+    assert "ROC curve" not in _report(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["segmentation_split", "segmentation_split_seed", "split", "split_seed"])
@@ -116,5 +159,15 @@ def test_weights_of_another_dataset_may_be_evaluated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_text_in_a_table_can_not_start_a_formula_and_numbers_stay(start: str) -> None:
-    text = to_csv([{"image": f"{start}1", "logit": -1.5, "count": -2, "none": None, "plain": "a=b"}])
-    assert text == f"image,logit,count,none,plain\n'{start}1,-1.5,-2,,a=b\n"
+    (row,) = _read_csv(to_csv([{"image": f"{start}1", "logit": -1.5, "count": -2, "none": None, "plain": "a=b"}]))
+    assert row == {"image": f"'{start}1", "logit": "-1.5", "count": "-2", "none": "", "plain": "a=b"}
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1))
+def test_a_table_comes_back_whole_whatever_a_file_is_called(names: list[str]) -> None:
+    rows = _read_csv(to_csv([{"image": f"a{name}", "n": number} for number, name in enumerate(names)]))
+    assert [(row["image"], row["n"]) for row in rows] == [(f"a{name}", str(i)) for i, name in enumerate(names)]
+
+
+def _read_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))

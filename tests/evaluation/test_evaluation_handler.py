@@ -153,4 +153,4 @@ def test_a_mask_that_can_not_be_read_is_named(tmp_path: Path) -> None:
 
 def test_no_rows_make_an_empty_table() -> None:
     assert to_csv([]) == ""
-    assert to_csv([{"a": 1, "b": None}]) == "a,b\n1,\n"
+    assert to_csv([{"a": 1, "b": None}]) == "a,b\r\n1,\r\n"

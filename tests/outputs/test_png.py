@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.outputs.png import OVERLAY_RGB, write_mask, write_overlay
+from bundle.outputs.png import OVERLAY_RGB, write_explanation, write_mask, write_overlay
 
 
 def test_mask_reads_back_equal_on_a_non_square_image(tmp_path: Path) -> None:
@@ -55,3 +55,24 @@ def test_overlay_without_a_lesion_is_the_grey_image(tmp_path: Path) -> None:
 def test_overlay_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one size"):
         write_overlay(np.zeros((8, 9), np.float32), np.zeros((9, 8)), 0.5, tmp_path / "overlay.png")
+
+
+def test_explanation_is_coloured_where_it_is_hot_and_draws_the_contour(tmp_path: Path) -> None:
+    image = np.tile(np.linspace(0, 255, 60, dtype=np.float32), (40, 1))
+    heat, lesion = np.zeros((40, 60), np.uint8), np.zeros((40, 60), bool)
+    heat[25:35, 5:50] = 200
+    lesion[10:20, 5:25] = True
+    write_explanation(image, heat, lesion, tmp_path / "explanation.png")
+    read = np.asarray(Image.open(tmp_path / "explanation.png")).astype(int)
+    cold = (heat == 0) & ~lesion
+    np.testing.assert_array_equal(read[cold], np.rint(image[..., None].repeat(3, 2)).astype(int)[cold])
+    np.testing.assert_array_equal(read[11:19, 6:24], np.rint(image[..., None].repeat(3, 2)).astype(int)[11:19, 6:24])
+    np.testing.assert_array_equal(read[10, 5:25], [OVERLAY_RGB] * 20)
+    assert (np.ptp(read[heat > 0], axis=1) > 20).all()
+
+
+def test_explanation_of_another_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one size"):
+        write_explanation(
+            np.zeros((8, 9), np.float32), np.zeros((9, 8), np.uint8), np.zeros((8, 9), bool), tmp_path / "e.png"
+        )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from bundle.data.folder import list_images
 from bundle.outputs import WriteFindings
-from bundle.outputs.findings import write_findings
+from bundle.outputs.findings import write_findings, write_pictures
 from bundle.predictor import Predictor
 
 NAMES = ("benign (1).png", "sub/benign (1).png", "=1+1.jpg")
@@ -83,9 +84,29 @@ def test_the_table_has_one_row_per_image_and_no_formula(written: Path) -> None:
         assert [int(row[side]) for side in ("top", "left", "bottom", "right")] == finding["box"]
         assert row["decision at sensitivity 0.90"] == finding["decisions"]["sensitivity 0.90"]["decision"]
         assert row["area_mm2"] == ""
+        assert row["is_fallback"] == str(finding["is_fallback"])
+        assert row["classifier_sha256"] == finding["models"]["classifier"]
+        assert row["notice"] == finding["notice"]
 
 
 def test_a_run_without_any_finding_still_lists_what_was_skipped(tmp_path: Path) -> None:
     write_findings([], [{"path": "a.png", "reason": "empty", "mend": "replace it"}], tmp_path)
     assert _findings(tmp_path)["skipped"][0]["path"] == "a.png"
     assert (tmp_path / "findings.csv").read_text() == ""
+
+
+def test_an_explanation_is_drawn_where_a_finding_has_one(images: Path, tiny_models: Path, tmp_path: Path) -> None:
+    finding = Predictor.from_folder(tiny_models, "cpu").predict(images / NAMES[0])
+    write_pictures(finding, Path("a.png"), tmp_path / "out")
+    assert not (tmp_path / "out" / "explanations").exists()
+    write_pictures(replace(finding, explanation=finding.probability_map), Path("a.png"), tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "explanations" / "a.png").size == Image.open(images / NAMES[0]).size
+
+
+def test_without_pictures_only_the_two_files_are_written(images: Path, tiny_models: Path, tmp_path: Path) -> None:
+    predictor, listed = Predictor.from_folder(tiny_models, "cpu"), list_images(images)
+    engine = Engine(lambda _, batch: [{"finding": predictor.predict(path)} for path in batch])
+    WriteFindings(tmp_path / "out", images, listed, name="predictions", pictures=False).attach(engine)
+    engine.run([listed.readable])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.json", "predictions.csv"}
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]) == 3

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.data.folder import list_images
+from bundle.files import sha256_of
 from bundle.outputs.handler import WriteMasks, output_name
+from bundle.weights import write_weights
 
 THRESHOLD = 0.35
 
@@ -35,7 +37,9 @@ def _run(dataset: Path, output: Path) -> None:
         return items
 
     engine = Engine(predict)
-    WriteMasks(output, dataset, THRESHOLD, images).attach(engine)
+    weights = output.with_name("model.pt")
+    write_weights(weights, {"w": torch.zeros(1)}, {"threshold": THRESHOLD})
+    WriteMasks(output, dataset, THRESHOLD, images, weights).attach(engine)
     engine.run([list(images.readable)])
 
 
@@ -99,3 +103,24 @@ def test_without_skipped_files_the_list_of_them_is_written_and_empty(dataset: Pa
 )
 def test_the_name_tells_the_image_that_it_belongs_to(image: str, name: str) -> None:
     assert output_name(Path("data") / image, Path("data")) == Path(name)
+
+
+def test_the_maps_say_which_segmenter_made_them(dataset: Path, tmp_path: Path) -> None:
+    _run(dataset, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "segmenter.json").read_text())
+    assert record == {"sha256": sha256_of(tmp_path / "model.pt"), "threshold": THRESHOLD}
+
+
+def test_maps_that_are_being_replaced_belong_to_nobody(dataset: Path, tmp_path: Path) -> None:
+    _run(dataset, tmp_path / "out")
+    engine = Engine(lambda *_: [])
+    weights = tmp_path / "model.pt"
+    WriteMasks(tmp_path / "out", dataset, THRESHOLD, list_images(dataset), weights).attach(engine)
+
+    @engine.on(Events.ITERATION_STARTED)
+    def lose_power(_: Engine) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([0])
+    assert not (tmp_path / "out" / "segmenter.json").exists()

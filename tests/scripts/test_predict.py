@@ -114,3 +114,33 @@ def test_it_runs_from_any_folder_and_writes_nothing_unasked(
     assert done.returncode == 0, done.stderr[-2000:]
     assert "P(malignant)" in done.stdout
     assert not list(empty.iterdir())
+
+
+def test_explain_draws_a_heat_map_of_each_image(images: Path, common: list[str], tmp_path: Path) -> None:
+    assert main([str(images), *common, "--explain"]) == 0
+    for name in ("m1.png", "m2.png"):
+        explanation = Image.open(tmp_path / "out" / "explanations" / name)
+        assert explanation.mode == "RGB"
+        assert explanation.size == Image.open(images / name).size
+    assert "explanation" not in _read(tmp_path)["findings"][0]
+
+
+def test_nothing_is_explained_unasked(images: Path, common: list[str], tmp_path: Path) -> None:
+    assert main([str(images), *common]) == 0
+    assert not (tmp_path / "out" / "explanations").exists()
+
+
+def test_explain_without_a_folder_to_draw_to_is_refused(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([str(images), "--explain"])
+    assert leaving.value.code == 2
+    assert "--output DIR" in capsys.readouterr().err
+
+
+def test_an_output_among_the_images_is_refused(
+    images: Path, common: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(images), *common, "--output", str(images / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lies inside" in line
+    assert not (images / "out").exists()

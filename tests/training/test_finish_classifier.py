@@ -20,6 +20,7 @@ from bundle.evaluation.classification import choose_operating_points, fit_temper
 from bundle.inferers import AutocastInferer
 from bundle.training import Checkpoint, PrepareBatch, finish_classification
 from bundle.training.checkpoint import BEST
+from bundle.transforms import FEATURES
 from bundle.weights import load_tensors, save_atomically
 
 LOGITS = (-6.0, -2.0, 1.0, -1.0, 3.0, 8.0)
@@ -39,6 +40,11 @@ class Mean(torch.nn.Module):
         return (image.mean(dim=(1, 2, 3)) * self.weight)[:, None]
 
 
+def _features(label: float) -> torch.Tensor:
+    """Features of which the first is the class."""
+    return torch.tensor([label, *[0.0] * (len(FEATURES) - 1)])
+
+
 @dataclass
 class Run:
     """A finished run: a folder with its best epoch, and its validation batches."""
@@ -48,7 +54,9 @@ class Run:
     best: float | None = 1.0
     network: Mean = field(default_factory=Mean)
 
-    def finish(self, publish_to: Path | None = None, **datalist: Any) -> dict[str, Any]:
+    def finish(
+        self, publish_to: Path | None = None, keep: str = "best", described: Any = None, **datalist: Any
+    ) -> dict[str, Any]:
         """Call the last step and return the card."""
         self.network.weight.data[:] = 5.0  # what the last epoch left
         self.folder.mkdir(exist_ok=True)
@@ -59,7 +67,11 @@ class Run:
         images = [torch.full((1, 4, 4), logit) for logit in LOGITS]
         items = list(zip(images, self.labels, strict=True))
         batches = [
-            {"image": torch.stack([image for image, _ in part]), "label": torch.tensor([label for _, label in part])}
+            {
+                "image": torch.stack([image for image, _ in part]),
+                "label": torch.tensor([label for _, label in part]),
+                "features": torch.stack([_features(label) for _, label in part]),
+            }
             for part in (items[:4], items[4:])
         ]
         finish_classification(
@@ -71,6 +83,8 @@ class Run:
             settings=SETTINGS,
             datalist={**DATALIST, **datalist},
             publish_to=publish_to,
+            keep=keep,
+            described=described,
         )
         return json.loads((self.folder / "model_classifier.json").read_text())
 
@@ -90,6 +104,24 @@ def test_a_run_that_was_never_validated_ships_its_last_weights(run: Run) -> None
     run.best = None
     run.finish()
     assert load_tensors(run.folder / "model_classifier.pt")["weight"].item() == 5.0
+
+
+def test_the_last_epoch_is_shipped_on_request(run: Run) -> None:
+    card = run.finish(keep="last")
+    assert load_tensors(run.folder / "model_classifier.pt")["weight"].item() == 5.0
+    assert card["kept"] == "last"
+    with pytest.raises(ValueError, match="best or last"):
+        run.finish(keep="first")
+
+
+def test_features_of_the_training_images_are_fused_and_mend_what_the_network_got_wrong(run: Run) -> None:
+    alone = run.finish()
+    described = [{"features": _features(label), "label": torch.tensor(label)} for label in (0.0, 1.0) * 5]
+    card = run.finish(described=described)
+    assert alone["fusion"] is None
+    assert card["fusion"]["features"] == list(FEATURES)
+    assert card["validation"]["auroc"] == 1.0
+    assert alone["validation"]["auroc"] == card["validation"]["auroc_network"] < 1.0
 
 
 def test_temperature_and_operating_points_come_from_the_validation_images(run: Run) -> None:

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hand-made features of a lesion: its shape, its grey levels and those around it, and how sure the segmenter is.
+
+They follow what a reader looks for (BI-RADS ultrasound lexicon, 5th edition, 2013): shape, orientation, margin, echo
+pattern and posterior features. No feature depends on the pixel size, so images of different devices can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from scipy import ndimage
+
+from bundle.transforms.lesion import LesionRegion, find_lesion, quantise
+from bundle.transforms.shape import measure_lesion
+
+SHAPE_FEATURES = (
+    *("solidity", "eccentricity", "circularity", "extent", "tallness", "steepness", "axis_ratio"),
+    *("relative_area", "relative_width", "relative_height", "depth", "off_centre", "radial_variation"),
+)
+"""Of the mask alone: what a silhouette gives away."""
+
+GREY_FEATURES = (
+    *("grey_mean", "grey_deviation", "grey_skewness", "surround_contrast", "surround_deviation", "deviation_ratio"),
+    *("margin_step", "posterior_against_sides", "posterior_against_lesion"),
+    *("margin_gradient", "inner_gradient", "gradient_ratio"),
+)
+"""Of the image in and around the mask."""
+
+MAP_FEATURES = (*("components", "is_fallback", "map_mean", "map_deviation", "unsure_share", "unsure_rim"),)
+"""Of the probability map that the mask comes from."""
+
+FEATURES = (*SHAPE_FEATURES, *GREY_FEATURES, *MAP_FEATURES)
+
+
+def describe_shape(mask: np.ndarray) -> dict[str, float]:
+    """Return the `SHAPE_FEATURES` of a mask.
+
+    Args:
+        mask: (H, W) bool, not empty.
+
+    Raises:
+        ValueError: as `measure_lesion`.
+    """
+    height, width = mask.shape
+    measures = measure_lesion(mask)
+    area, perimeter = measures["area_px"], measures["perimeter_px"]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    tall, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    row, column = measures["centroid_px"]
+    rim = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    radii = np.hypot(rim[:, 0] - row, rim[:, 1] - column)
+    values = (
+        measures["solidity"],
+        measures["eccentricity"],
+        4 * math.pi * area / perimeter**2,
+        area / (tall * wide),
+        math.log(tall / wide),
+        abs(math.sin(math.radians(measures["orientation_degrees"]))),
+        measures["short_axis_px"] / measures["long_axis_px"],
+        math.log(area / mask.size),
+        wide / width,
+        tall / height,
+        row / height,
+        abs(column / width - 0.5),
+        float(radii.std() / (radii.mean() + 1e-6)),
+    )
+    return dict(zip(SHAPE_FEATURES, map(float, values), strict=True))
+
+
+def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion) -> dict[str, float]:
+    """Return all `FEATURES` of the lesion of an image.
+
+    Args:
+        pixels: (H, W) float in [0, 255].
+        levels: (H, W) uint8 probability of lesion, 255 for certainty.
+        region: what `find_lesion` found in the levels.
+
+    Returns:
+        name -> finite float; grey levels count from 0 to 1.
+    """
+    mask, (top, left, bottom, right) = region.mask, region.box
+    image = np.asarray(pixels, dtype=np.float64) / 255
+    area = float(np.count_nonzero(mask))
+    rim = max(2, int(0.1 * math.sqrt(area)))  # pixels
+    # Only the lesion's neighbourhood is looked at; 8 pixels are the reach of the Gaussian gradient, and more.
+    pad = 2 * rim + 8
+    near = (slice(max(0, top - pad), bottom + pad), slice(max(0, left - pad), right + pad))
+    lesion, grey = mask[near], image[near]
+    outwards, inwards = ndimage.distance_transform_edt(~lesion), ndimage.distance_transform_edt(lesion)
+    around = ~lesion & (outwards <= 2 * rim)
+    inside = grey[lesion]
+    surround = _or(grey[around], inside)
+    deviation = inside.std()
+    high, wide = max(4, (bottom - top) // 2), (right - left) // 2
+    under = image[bottom : bottom + high]
+    beside = [under[:, max(0, left - wide) : left], under[:, right : right + wide]]
+    posterior = _or(under[:, left:right].ravel(), inside).mean()
+    gradient = ndimage.gaussian_gradient_magnitude(grey, 1.5)
+    at_margin = gradient[lesion & (inwards <= 2)].mean()
+    certainty = levels[mask] / 255
+    unsure = (levels > 25) & (levels < 230)
+    looks = (
+        inside.mean(),
+        deviation,
+        ((inside - inside.mean()) ** 3).mean() / (deviation**3 + 1e-6),
+        surround.mean() - inside.mean(),
+        surround.std(),
+        deviation / (surround.std() + 1e-3),
+        _or(grey[~lesion & (outwards <= rim)], inside).mean() - grey[lesion & (inwards <= rim)].mean(),
+        posterior - _or(np.concatenate([side.ravel() for side in beside]), np.atleast_1d(posterior)).mean(),
+        posterior - inside.mean(),
+        at_margin,
+        gradient[lesion].mean(),
+        at_margin / (_or(gradient[around], gradient[lesion]).mean() + 1e-3),
+    )
+    seen = (
+        min(region.components, 4),
+        region.is_fallback,
+        certainty.mean(),
+        certainty.std(),
+        min(np.count_nonzero(unsure) / area, 4.0),
+        min(np.count_nonzero(unsure & ~mask) / math.sqrt(area), 20.0),
+    )
+    named = dict(zip((*GREY_FEATURES, *MAP_FEATURES), map(float, (*looks, *seen)), strict=True))
+    return describe_shape(mask) | named
+
+
+class DescribeLesiond(Transform):
+    """Add ``data["features"]``, (F,) float32: the `FEATURES` of the lesion.
+
+    It stands before `CropLesiond`, while the image is whole: (1, H, W) float in [0, 1], as is the probability.
+
+    Args:
+        key: of the image.
+        probability_key: of the lesion's probability.
+        threshold: a pixel whose probability reaches it is lesion.
+    """
+
+    def __init__(self, key: str = "image", probability_key: str = "probability", threshold: float = 0.5) -> None:
+        self.key, self.probability_key, self.threshold = key, probability_key, float(threshold)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Describe the lesion."""
+        levels = quantise(torch.as_tensor(data[self.probability_key]).detach().float().cpu().numpy())[0]
+        pixels = torch.as_tensor(data[self.key]).float().cpu().numpy()[0] * 255
+        values = describe_lesion(pixels, levels, find_lesion(levels, self.threshold))
+        return {**data, "features": torch.tensor([values[name] for name in FEATURES], dtype=torch.float32)}
+
+
+def _or(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    return values if values.size else otherwise

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.transforms.features."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bundle.transforms import FEATURES, DescribeLesiond, describe_lesion, describe_shape, find_lesion
+from bundle.transforms.features import SHAPE_FEATURES
+
+
+def _ellipse(height: int, width: int, row: float, column: float, half_height: float, half_width: float) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return ((rows - row) / half_height) ** 2 + ((columns - column) / half_width) ** 2 <= 1
+
+
+def _describe(pixels: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    levels = mask.astype(np.uint8) * 255
+    return describe_lesion(pixels, levels, find_lesion(levels))
+
+
+def test_a_tall_lesion_is_told_from_a_wide_one() -> None:
+    tall, wide = (describe_shape(_ellipse(100, 140, 50, 70, *axes)) for axes in ((40, 15), (15, 40)))
+    assert tall["tallness"] == pytest.approx(-wide["tallness"], rel=0.02)
+    assert tall["tallness"] > 0.8
+    assert (tall["steepness"], wide["steepness"]) == pytest.approx((1, 0), abs=1e-6)
+    assert (tall["relative_height"], tall["relative_width"]) == pytest.approx((0.79, 0.21), abs=0.03)
+
+
+def test_shape_does_not_depend_on_the_size_of_the_pixels() -> None:
+    small, large = (describe_shape(_ellipse(*(scale * np.array([60, 90, 25, 50, 12, 20])))) for scale in (2, 6))
+    for name in SHAPE_FEATURES:
+        assert small[name] == pytest.approx(large[name], abs=0.03), name
+
+
+def test_a_star_is_less_solid_and_less_even_than_a_disc() -> None:
+    rows, columns = np.mgrid[-80:81, -80:81]
+    angle = np.arctan2(rows, columns)
+    disc = describe_shape(np.hypot(rows, columns) <= 50)
+    star = describe_shape(np.hypot(rows, columns) <= 50 * (1 + 0.35 * np.cos(7 * angle)))
+    assert star["solidity"] < disc["solidity"] - 0.15
+    assert star["circularity"] < disc["circularity"] - 0.3
+    assert star["radial_variation"] > disc["radial_variation"] + 0.15
+
+
+def test_shadow_and_enhancement_below_a_lesion_have_opposite_signs() -> None:
+    mask = _ellipse(160, 160, 60, 80, 20, 30)
+    pixels = np.where(mask, 40.0, 120.0)
+    shadow, enhancement = pixels.copy(), pixels.copy()
+    shadow[82:, 50:110], enhancement[82:, 50:110] = 20, 220
+    assert _describe(shadow, mask)["posterior_against_sides"] < -0.2
+    assert _describe(enhancement, mask)["posterior_against_sides"] > 0.2
+    assert abs(_describe(pixels, mask)["posterior_against_sides"]) < 0.02
+
+
+def test_a_dark_lesion_contrasts_with_its_surroundings_and_a_sharp_margin_is_steep() -> None:
+    mask = _ellipse(120, 150, 60, 75, 25, 30)
+    sharp = np.where(mask, 40.0, 140.0)
+    features = _describe(sharp, mask)
+    assert features["grey_mean"] == pytest.approx(40 / 255)
+    assert features["surround_contrast"] == pytest.approx(100 / 255, abs=0.01)
+    blurred = np.clip(140 - 100 * np.exp(-(((np.mgrid[:120, :150][0] - 60) / 30.0) ** 2)), 0, 255)
+    assert features["margin_gradient"] > 3 * _describe(blurred, mask)["margin_gradient"]
+
+
+def test_a_doubtful_map_shows_in_the_features() -> None:
+    mask = _ellipse(100, 100, 50, 50, 20, 20)
+    pixels = np.full((100, 100), 90.0)
+    doubtful = np.where(_ellipse(100, 100, 50, 50, 35, 35), 100, 0).astype(np.uint8)
+    doubtful[mask] = 150
+    sure = _describe(pixels, mask)
+    unsure = describe_lesion(pixels, doubtful, find_lesion(doubtful))
+    assert (sure["unsure_share"], sure["map_mean"]) == (0, 1)
+    assert unsure["unsure_share"] > 1
+    assert unsure["unsure_rim"] > 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_map_and_picture_give_finite_numbers(levels: np.ndarray, seed: int) -> None:
+    pixels = np.random.default_rng(seed).uniform(0, 255, levels.shape).astype(np.float32)
+    features = describe_lesion(pixels, levels, find_lesion(levels))
+    assert tuple(features) == FEATURES
+    assert all(math.isfinite(value) for value in features.values())
+
+
+def test_the_transform_describes_the_same_lesion_as_the_function() -> None:
+    mask = _ellipse(50, 70, 20, 40, 10, 15)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70)).astype(np.float32)
+    probability = torch.from_numpy(mask.astype(np.float32) * 0.8)[None]
+    given = {"image": torch.from_numpy(pixels / 255)[None], "probability": probability}
+    features = DescribeLesiond(threshold=0.5)(given)["features"]
+    levels = np.where(mask, 204, 0).astype(np.uint8)
+    expected = describe_lesion(pixels, levels, find_lesion(levels, 0.5))
+    assert features.dtype == torch.float32
+    assert features.tolist() == pytest.approx([expected[name] for name in FEATURES], rel=1e-4, abs=1e-5)

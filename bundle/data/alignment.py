@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lay one ultrasound image over another and measure how alike they are there, text and callipers left out.
+
+Points: SIFT (Lowe 2004, doi 10.1023/B:VISI.0000029664.99615.94) without rotation, since a probe is held upright, as
+RootSIFT (Arandjelović and Zisserman 2012). Alignment: RANSAC on the points, then the enhanced correlation coefficient
+(Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+SIDE = 256
+"""Pixels of the longer side at which images are compared: lesions and tissue layers stay, speckle mostly goes."""
+MAX_POINTS = 500
+MARK_CONTRAST, MARK_BRIGHTNESS = 90, 150
+"""Thin strokes that stand out by this much and are this bright are taken for text or callipers."""
+
+_MIRROR = np.arange(128).reshape(4, 4, 8)[:, ::-1][..., (4 - np.arange(8)) % 8].ravel()
+"""Where the numbers of an upright SIFT descriptor (4 rows, 4 columns, 8 directions) go when its image is mirrored."""
+_FINE, _COARSE = (1.0, 5.0), (2.5, 14.0)
+"""Detail is what lies between two Gaussian blurs of these standard deviations in pixels: texture; tissue and lesion."""
+_BLOCK, _MIN_BLOCKS = 32, 6
+_LARGEST_SHIFT = 20
+_SHIFT_STEP = 4
+_MAX_ROTATION = 15.0
+_SCALES = (0.4, 2.5)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is compared of one image.
+
+    Args:
+        pixels: (H, W) uint8, the longer side `SIDE` pixels.
+        tissue: (H, W) bool, False on text and callipers.
+        points: (N, 2) float32, x and y of at most `MAX_POINTS` points, none on text.
+        descriptors: (N, 128) uint8, upright SIFT.
+    """
+
+    pixels: np.ndarray
+    tissue: np.ndarray
+    points: np.ndarray
+    descriptors: np.ndarray
+
+    def mirrored(self) -> Scene:
+        """The scene with left and right exchanged."""
+        points = self.points * np.float32([-1, 1]) + np.float32([self.pixels.shape[1] - 1, 0])
+        flipped = (np.ascontiguousarray(array[:, ::-1]) for array in (self.pixels, self.tissue))
+        return Scene(*flipped, points, self.descriptors[:, _MIRROR])
+
+    def root_descriptors(self) -> np.ndarray:
+        """(N, 128) float32 of length 1, whose products compare better than raw descriptors."""
+        numbers = self.descriptors.astype(np.float32)
+        return np.sqrt(numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1))
+
+
+class Likeness(NamedTuple):
+    """How alike two scenes are once the second lies over the first.
+
+    Args:
+        texture: median over blocks of the correlation of fine detail, in [-1, 1]; copies of one frame reach 0.9 and
+            more. A block or two of shared text cannot raise it.
+        texture_points: points that agree with that alignment.
+        anatomy: correlation of coarse detail, in [-1, 1]: layers, lesion, shadows.
+        anatomy_points: points that agree with that alignment.
+        overlap: share of the smaller scene's tissue that lies in the other under the coarse alignment.
+    """
+
+    texture: float = 0.0
+    texture_points: int = 0
+    anatomy: float = 0.0
+    anatomy_points: int = 0
+    overlap: float = 0.0
+
+
+def read_scene(pixels: np.ndarray) -> Scene:
+    """Prepare an image for comparison.
+
+    Args:
+        pixels: (H, W), grey values in [0, 255].
+    """
+    grey = np.rint(pixels).astype(np.uint8)
+    scale = SIDE / max(grey.shape)
+    height, width = (max(1, round(side * scale)) for side in grey.shape)
+    grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    tissue = ~find_marks(grey)
+    sift = cv2.SIFT_create()
+    found = {}
+    for point in sorted(sift.detect(grey, tissue.astype(np.uint8)), key=lambda point: -point.response):
+        point.angle = 0  # upright; what differed by its direction only is one point now
+        found.setdefault((round(point.pt[0]), round(point.pt[1]), round(point.size)), point)
+    points, descriptors = sift.compute(grey, list(found.values())[:MAX_POINTS])
+    if descriptors is None:
+        return Scene(grey, tissue, np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
+    places = np.array([point.pt for point in points], dtype=np.float32)
+    return Scene(grey, tissue, places, np.clip(descriptors, 0, 255).astype(np.uint8))
+
+
+def find_marks(grey: np.ndarray) -> np.ndarray:
+    """Where text and callipers are drawn: thin, bright strokes, widened by two pixels.
+
+    Args:
+        grey: (H, W) uint8.
+
+    Returns:
+        (H, W) bool. Some very bright fibres are taken for strokes, which costs a comparison little.
+    """
+    stands_out = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((9, 9), np.uint8))
+    strokes = (stands_out > MARK_CONTRAST) & (grey > MARK_BRIGHTNESS)
+    return np.asarray(cv2.dilate(strokes.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+
+
+@dataclass(frozen=True)
+class Details:
+    """A scene with its detail at both scales, (H, W) float32, 0 on text: what `compare` needs of it."""
+
+    scene: Scene
+    fine: np.ndarray
+    coarse: np.ndarray
+    descriptors: np.ndarray
+
+
+def read_details(scene: Scene) -> Details:
+    """Compute a scene's detail; apart from the scene, because it takes ten times its memory."""
+    fine, coarse = (_detail(scene, *blurs) for blurs in (_FINE, _COARSE))
+    return Details(scene, fine, coarse, scene.root_descriptors())
+
+
+def compare(first: Details, second: Details) -> Likeness:
+    """Align the second scene with the first, by points and by coarse detail, and measure how alike they are."""
+    strict, loose = _match(first, second)
+    best = Likeness()
+    for start in (_align_by_points(strict), _align_by_shift(first.coarse, second.coarse)):
+        if start is None:
+            continue
+        matrix = _refine(first, second, "coarse", start)
+        anatomy, overlap = _correlate(first, second, matrix)
+        if anatomy > best.anatomy:
+            agreeing = _count_agreeing(loose, matrix, tolerance=8)
+            best = best._replace(anatomy=anatomy, anatomy_points=agreeing, overlap=overlap)
+        matrix = _refine(first, second, "fine", start)
+        texture = _correlate_blocks(first, second, matrix)
+        if texture > best.texture:
+            best = best._replace(texture=texture, texture_points=_count_agreeing(loose, matrix, tolerance=4))
+    return best
+
+
+def _detail(scene: Scene, inner: float, outer: float) -> np.ndarray:
+    """What lies between two blurs, over its local standard deviation, so that gain and contrast do not count."""
+    weight = scene.tissue.astype(np.float32)
+
+    def blur(values: np.ndarray, sigma: float) -> np.ndarray:
+        total = cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-3
+        return np.asarray(cv2.GaussianBlur(values * weight, (0, 0), sigma) / total)
+
+    grey = scene.pixels.astype(np.float32)
+    band = blur(grey, inner) - blur(grey, outer)
+    spread = np.sqrt(blur(band * band, 2 * outer)) + 2  # grey levels; without it the noise of black areas would count
+    return np.clip(band / spread, -2.5, 2.5) * weight
+
+
+def _match(first: Details, second: Details) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of points, (N, 2, 2) float32: (x, y) in the first and second image; clear ones, and clear with fair ones."""
+    if min(len(first.descriptors), len(second.descriptors)) < 2:
+        return np.zeros((0, 2, 2), np.float32), np.zeros((0, 2, 2), np.float32)
+    products = first.descriptors @ second.descriptors.T
+    rows = np.arange(len(products))
+    nearest = products.argmax(axis=1)
+    nearest_distance = 2 - 2 * products[rows, nearest]
+    products[rows, nearest] = -1
+    next_distance = 2 - 2 * products.max(axis=1)
+    pairs = np.stack([first.scene.points, second.scene.points[nearest]], axis=1)
+    clear, fair = (nearest_distance < ratio**2 * next_distance for ratio in (0.9, 0.95))
+    return pairs[clear], pairs[fair]
+
+
+def _align_by_points(pairs: np.ndarray) -> np.ndarray | None:
+    """The similarity transform (2, 3) that most pairs of points agree on, None if there is no plausible one."""
+    if len(pairs) < 3:
+        return None
+    first, second = (np.ascontiguousarray(pairs[:, side]) for side in (0, 1))
+    matrix, _ = cv2.estimateAffinePartial2D(
+        first, second, method=cv2.RANSAC, ransacReprojThreshold=5, maxIters=1000, confidence=0.99
+    )
+    if matrix is None:
+        return None
+    scale, rotation = np.hypot(matrix[0, 0], matrix[1, 0]), np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    plausible = _SCALES[0] < scale < _SCALES[1] and abs(rotation) < _MAX_ROTATION
+    return np.asarray(matrix, dtype=np.float32) if plausible else None
+
+
+def _align_by_shift(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The shift as a (2, 3) matrix under which the coarse detail correlates best, in steps of `_SHIFT_STEP` pixels."""
+    small = [
+        cv2.resize(array, None, fx=1 / _SHIFT_STEP, fy=1 / _SHIFT_STEP, interpolation=cv2.INTER_AREA)
+        for array in (first, second)
+    ]
+    height, width = np.minimum(small[0].shape, small[1].shape)
+    template = small[0][:height, :width]
+    padded = cv2.copyMakeBorder(small[1], *([_LARGEST_SHIFT] * 4), cv2.BORDER_CONSTANT, value=0)
+    products = cv2.matchTemplate(padded, template, cv2.TM_CCORR)
+    energy = cv2.matchTemplate(padded * padded, np.ones_like(template), cv2.TM_CCORR)
+    # A shift that leaves little of the second image is not to win by that.
+    value = products / np.sqrt(np.maximum(energy, max(0.2 * float(energy.max()), 1e-6)))
+    y, x = np.unravel_index(int(value.argmax()), value.shape)
+    shift = (np.array([x, y]) - _LARGEST_SHIFT) * _SHIFT_STEP
+    return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], dtype=np.float32)
+
+
+def _refine(first: Details, second: Details, scale: str, start: np.ndarray) -> np.ndarray:
+    """The affine transform near `start` that correlates the "fine" or "coarse" detail best, `start` if none does."""
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
+    try:
+        _, matrix = cv2.findTransformECC(
+            getattr(first, scale), getattr(second, scale), start.copy(), cv2.MOTION_AFFINE, criteria,
+            first.scene.tissue.astype(np.uint8), 5,
+        )  # fmt: skip
+    except cv2.error:  # it does not converge where the images have nothing in common
+        return start
+    return start if _is_distorted(matrix) else matrix
+
+
+def _is_distorted(matrix: np.ndarray) -> bool:
+    stretches = np.linalg.svd(matrix[:, :2], compute_uv=False)
+    return bool(np.linalg.det(matrix[:, :2]) <= 0 or stretches[0] > 3 or stretches[0] > 1.5 * stretches[1])
+
+
+def _lay_over(first: Details, second: Details, scale: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The second scene's detail in the first one's frame, and where both show tissue."""
+    size = first.scene.pixels.shape[::-1]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(getattr(second, scale), matrix, size, flags=flags)
+    tissue = cv2.warpAffine(second.scene.tissue.astype(np.float32), matrix, size, flags=flags) > 0.99
+    return moved, tissue & first.scene.tissue
+
+
+def _correlate(first: Details, second: Details, matrix: np.ndarray) -> tuple[float, float]:
+    """Correlation of the coarse detail where the scenes overlap, and the share of the smaller one that overlaps."""
+    moved, both = _lay_over(first, second, "coarse", matrix)
+    area = min(first.scene.tissue.sum(), second.scene.tissue.sum() / np.linalg.det(matrix[:, :2]))
+    return _correlation(first.coarse[both], moved[both]), float(both.sum() / max(area, 1))
+
+
+def _correlate_blocks(first: Details, second: Details, matrix: np.ndarray) -> float:
+    """Median correlation of the fine detail over the blocks of the overlap; 0 where it has fewer than `_MIN_BLOCKS`."""
+    moved, both = _lay_over(first, second, "fine", matrix)
+    values = []
+    for y in range(0, both.shape[0], _BLOCK):
+        for x in range(0, both.shape[1], _BLOCK):
+            block = np.s_[y : y + _BLOCK, x : x + _BLOCK]
+            if (inside := both[block]).sum() >= 0.6 * _BLOCK**2:
+                values.append(_correlation(first.fine[block][inside], moved[block][inside]))
+    return float(np.median(values)) if len(values) >= _MIN_BLOCKS else 0.0
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's, 0 where either is empty or constant."""
+    if not first.size:
+        return 0.0
+    first, second = first - first.mean(), second - second.mean()
+    energy = float(np.sqrt((first * first).sum() * (second * second).sum()))
+    return float((first * second).sum() / energy) if energy > 1e-6 else 0.0
+
+
+def _count_agreeing(pairs: np.ndarray, matrix: np.ndarray, tolerance: float) -> int:
+    """How many pairs of points the transform brings within `tolerance` pixels; points within 4 pixels count once."""
+    errors = np.linalg.norm(pairs[:, 0] @ matrix[:, :2].T + matrix[:, 2] - pairs[:, 1], axis=1)
+    return len(np.unique(np.round(pairs[errors < tolerance, 0] / 4), axis=0))

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a dataset, group near duplicates and split it: what training and evaluation read."""
+"""Check a dataset, group near duplicates and split it: what training and evaluation read.
+
+With --classifier, split what a trained segmenter never saw, with the masks that it predicted: what the classifier's
+training and evaluation read. They do so themselves where it was not done before.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +17,45 @@ from bundle.data.check import dataset_folder
 from bundle.data.prepare import count_table, prepare
 from bundle.errors import UserError
 
+SPLITS = {"segmentation": "15:5:80", "classification": "60:10:30"}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "dataset", type=Path, help="folder with benign/ malignant/ (normal/), or with manifest.csv, or a CSV manifest"
     )
     parser.add_argument("--output", type=Path, help="folder to write to; default: data/prepared/<dataset folder name>")
     parser.add_argument(
-        "--split", default="15:5:80", help="training:validation:test; default: %(default)s, as in the paper"
+        "--split",
+        help=f"training:validation:test; default: {SPLITS['segmentation']}, with --classifier "
+        f"{SPLITS['classification']}, as in the paper; or a fold, such as 'fold 0 of 5'",
     )
-    parser.add_argument("--folds", type=int, help="also write a datalist per fold of a cross-validation")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        help="also write a datalist per fold of a cross-validation; with --classifier: the masks are cross-fitted by "
+        "so many segmenters, whose folders are named <segmentation_dir>_fold0, …",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another split; default: %(default)s")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad files out and list them in cases.json")
+    classifier = parser.add_argument_group("for the classifier")
+    classifier.add_argument("--classifier", action="store_true", help="write datalist_classifier.json")
+    classifier.add_argument("--segmentation_dir", type=Path, help="the segmenter's run, with its predictions")
+    classifier.add_argument("--prepared_dir", type=Path, help="what the segmenter was trained on")
+    classifier.add_argument(
+        "--masks", choices=["predicted", "oracle"], default="predicted", help="oracle: ground truth, for comparison"
+    )
     options = parser.parse_args(argv)
+    if options.classifier:
+        return _prepare_classifier(parser, options)
     output = options.output or Path("data/prepared") / dataset_folder(options.dataset).resolve().name
     try:
         prepare(
             options.dataset,
             output,
-            split=options.split,
+            split=options.split or SPLITS["segmentation"],
             folds=options.folds,
             seed=options.seed,
             skip_bad=options.skip_bad,
@@ -43,6 +65,30 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"Written to {output}")
+    return 0
+
+
+def _prepare_classifier(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.output is None or options.segmentation_dir is None or options.prepared_dir is None:
+        parser.error("--classifier needs --output, --segmentation_dir and --prepared_dir")
+    from bundle.data.classifier import ensure_classifier_prepared, name_sources
+
+    try:
+        datalist = ensure_classifier_prepared(
+            options.dataset,
+            name_sources(options.segmentation_dir, options.prepared_dir, options.folds),
+            options.output,
+            options.split or SPLITS["classification"],
+            options.seed,
+            options.masks,
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for part in ("training", "validation", "test"):
+        malignant = sum(record["class"] == "malignant" for record in datalist[part])
+        print(f"{part:>12}: {len(datalist[part]) - malignant} benign, {malignant} malignant")
+    print(f"Written to {options.output}")
     return 0
 
 

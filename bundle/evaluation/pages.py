@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,18 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "number": _number, "size": _size, "widths": _widths, "code": _code}
+    environment.filters |= {
+        "cell": _cell,
+        "number": _number,
+        "size": _size,
+        "widths": _widths,
+        "code": _code,
+        "span": _span,
+    }
     values = {
         "results": results,
         "classifications": classifications,
+        "series": _summarise_seeds(classifications),
         "benchmark": benchmark,
         "shipped": bool(shipped),
         "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
@@ -140,6 +149,27 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         _, _, after = rest.partition(README_BLOCK[1])
         pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
     return pages
+
+
+def _summarise_seeds(classifications: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Collect AUROC and accuracy of runs that differ in nothing but seed and split; runs of one seed are left out."""
+    collected: defaultdict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for result in classifications:
+        weights = result["weights"]
+        cross_fitted = f", cross-fitted in {weights['folds']} folds" if weights.get("folds") else ""
+        row = f", row {result['row']}" if result["row"] else ""
+        collected[f"{result['recipe']}{row}{cross_fitted}", result["masks"]].append(result)
+    return [
+        {
+            "name": name,
+            "masks": masks,
+            "seeds": len(results),
+            "auroc": [result["auroc"]["estimate"] for result in results],
+            "accuracy": [result["operating_points"]["default"]["accuracy"]["estimate"] for result in results],
+        }
+        for (name, masks), results in collected.items()
+        if len(results) > 1
+    ]
 
 
 def _is_classification(metrics: Mapping[str, Any]) -> bool:
@@ -163,6 +193,12 @@ def _number(value: Mapping[str, float | None] | float | None, digits: int = 3, s
     if estimate is None or low is None or high is None:
         return text
     return f"{text} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
+def _span(values: Sequence[float], digits: int = 3, scale: float = 1) -> str:
+    """Return "mean (lowest–highest)"."""
+    low, mean, high = (f"{value * scale:.{digits}f}" for value in (min(values), sum(values) / len(values), max(values)))
+    return f"{mean} ({low}–{high})"
 
 
 def _cell(value: Any) -> str:

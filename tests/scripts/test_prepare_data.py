@@ -60,3 +60,26 @@ def test_bad_option_gives_one_line_and_exit_code_2(
 ) -> None:
     assert main([str(dataset), "--output", str(tmp_path / "out"), *extra]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_classifiers_datalist_is_made_of_ground_truth_only_in_a_folder_named_oracle(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(dataset), "--output", str(tmp_path / "prepared"), "--split", "1:1:8"]) == 0
+    words = [str(dataset), "--classifier", "--segmentation_dir", str(tmp_path / "run"), "--split", "1:1:1"]
+    words += ["--prepared_dir", str(tmp_path / "prepared"), "--masks", "oracle", "--output"]
+    assert main([*words, str(tmp_path / "run")]) == 2
+    assert "oracle" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "oracle")]) == 0
+    assert "training: " in capsys.readouterr().out
+    datalist = json.loads((tmp_path / "oracle/datalist_classifier.json").read_text())
+    assert (datalist["masks"], datalist["split"]) == ("oracle", "1:1:1")
+
+
+def test_the_classifiers_datalist_needs_to_know_its_segmenter(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(dataset), "--classifier"])
+    assert stopped.value.code == 2
+    assert "needs --output, --segmentation_dir and --prepared_dir" in capsys.readouterr().err

@@ -19,11 +19,15 @@ SIDE = 256
 MAX_POINTS = 500
 MARK_CONTRAST, MARK_BRIGHTNESS = 90, 150
 """Thin strokes that stand out by this much and are this bright are taken for text or callipers."""
+MIN_SPREAD = 1.5
+"""Standard deviation in grey levels around a pixel below which nothing is seen there: black, or one flat grey."""
 
 _MIRROR = np.arange(128).reshape(4, 4, 8)[:, ::-1][..., (4 - np.arange(8)) % 8].ravel()
 """Where the numbers of an upright SIFT descriptor (4 rows, 4 columns, 8 directions) go when its image is mirrored."""
 _FINE, _COARSE = (1.0, 5.0), (2.5, 14.0)
 """Detail is what lies between two Gaussian blurs of these standard deviations in pixels: texture; tissue and lesion."""
+_NEIGHBOURHOOD = 4.0
+_MIN_AREA = 0.1
 _BLOCK, _MIN_BLOCKS = 32, 6
 _LARGEST_SHIFT = 20
 _SHIFT_STEP = 4
@@ -37,8 +41,8 @@ class Scene:
 
     Args:
         pixels: (H, W) uint8, the longer side `SIDE` pixels.
-        tissue: (H, W) bool, False on text and callipers.
-        points: (N, 2) float32, x and y of at most `MAX_POINTS` points, none on text.
+        tissue: (H, W) bool, False on text and callipers and where all is of one grey.
+        points: (N, 2) float32, x and y of at most `MAX_POINTS` points in tissue.
         descriptors: (N, 128) uint8, upright SIFT.
     """
 
@@ -49,9 +53,10 @@ class Scene:
 
     def mirrored(self) -> Scene:
         """The scene with left and right exchanged."""
-        points = self.points * np.float32([-1, 1]) + np.float32([self.pixels.shape[1] - 1, 0])
-        flipped = (np.ascontiguousarray(array[:, ::-1]) for array in (self.pixels, self.tissue))
-        return Scene(*flipped, points, self.descriptors[:, _MIRROR])
+        points = self.points.copy()
+        points[:, 0] = self.pixels.shape[1] - 1 - points[:, 0]
+        pixels, tissue = (np.ascontiguousarray(array[:, ::-1]) for array in (self.pixels, self.tissue))
+        return Scene(pixels, tissue, points, self.descriptors[:, _MIRROR])
 
     def root_descriptors(self) -> np.ndarray:
         """(N, 128) float32 of length 1, whose products compare better than raw descriptors."""
@@ -88,9 +93,9 @@ def read_scene(pixels: np.ndarray) -> Scene:
     scale = SIDE / max(grey.shape)
     height, width = (max(1, round(side * scale)) for side in grey.shape)
     grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    tissue = ~find_marks(grey)
-    sift = cv2.SIFT_create()
-    found = {}
+    tissue = _find_tissue(grey)
+    sift = cv2.SIFT.create()
+    found: dict[tuple[int, int, int], cv2.KeyPoint] = {}
     for point in sorted(sift.detect(grey, tissue.astype(np.uint8)), key=lambda point: -point.response):
         point.angle = 0  # upright; what differed by its direction only is one point now
         found.setdefault((round(point.pt[0]), round(point.pt[1]), round(point.size)), point)
@@ -102,7 +107,7 @@ def read_scene(pixels: np.ndarray) -> Scene:
 
 
 def find_marks(grey: np.ndarray) -> np.ndarray:
-    """Where text and callipers are drawn: thin, bright strokes, widened by two pixels.
+    """Where text and callipers are drawn: thin, bright strokes, widened by three pixels.
 
     Args:
         grey: (H, W) uint8.
@@ -112,12 +117,18 @@ def find_marks(grey: np.ndarray) -> np.ndarray:
     """
     stands_out = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((9, 9), np.uint8))
     strokes = (stands_out > MARK_CONTRAST) & (grey > MARK_BRIGHTNESS)
-    return np.asarray(cv2.dilate(strokes.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    return np.asarray(cv2.dilate(strokes.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0)
+
+
+def _find_tissue(grey: np.ndarray) -> np.ndarray:
+    marks = find_marks(grey)
+    mean, square = (_blur(grey.astype(np.float32) ** power, ~marks, _NEIGHBOURHOOD) for power in (1, 2))
+    return np.asarray(~marks & (square - mean**2 > MIN_SPREAD**2))
 
 
 @dataclass(frozen=True)
 class Details:
-    """A scene with its detail at both scales, (H, W) float32, 0 on text: what `compare` needs of it."""
+    """A scene with its detail at both scales, (H, W) float32, 0 outside tissue: what `compare` needs of it."""
 
     scene: Scene
     fine: np.ndarray
@@ -152,20 +163,21 @@ def compare(first: Details, second: Details) -> Likeness:
 
 def _detail(scene: Scene, inner: float, outer: float) -> np.ndarray:
     """What lies between two blurs, over its local standard deviation, so that gain and contrast do not count."""
-    weight = scene.tissue.astype(np.float32)
-
-    def blur(values: np.ndarray, sigma: float) -> np.ndarray:
-        total = cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-3
-        return np.asarray(cv2.GaussianBlur(values * weight, (0, 0), sigma) / total)
-
     grey = scene.pixels.astype(np.float32)
-    band = blur(grey, inner) - blur(grey, outer)
-    spread = np.sqrt(blur(band * band, 2 * outer)) + 2  # grey levels; without it the noise of black areas would count
-    return np.clip(band / spread, -2.5, 2.5) * weight
+    band = _blur(grey, scene.tissue, inner) - _blur(grey, scene.tissue, outer)
+    spread = np.sqrt(_blur(band * band, scene.tissue, 2 * outer)) + 2  # grey levels; noise of dark areas counts little
+    return np.clip(band / spread, -2.5, 2.5) * scene.tissue
+
+
+def _blur(values: np.ndarray, where: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian blur of the (H, W) float32 values over the places that count, with a sigma in pixels."""
+    weight = where.astype(np.float32)
+    total = cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-3
+    return np.asarray(cv2.GaussianBlur(values * weight, (0, 0), sigma) / total)
 
 
 def _match(first: Details, second: Details) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of points, (N, 2, 2) float32: (x, y) in the first and second image; clear ones, and clear with fair ones."""
+    """Matches as (N, 2, 2) float32, (x, y) in the first and second image: the clear ones, and clear with fair ones."""
     if min(len(first.descriptors), len(second.descriptors)) < 2:
         return np.zeros((0, 2, 2), np.float32), np.zeros((0, 2, 2), np.float32)
     products = first.descriptors @ second.descriptors.T
@@ -202,7 +214,7 @@ def _align_by_shift(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ]
     height, width = np.minimum(small[0].shape, small[1].shape)
     template = small[0][:height, :width]
-    padded = cv2.copyMakeBorder(small[1], *([_LARGEST_SHIFT] * 4), cv2.BORDER_CONSTANT, value=0)
+    padded = np.pad(small[1], _LARGEST_SHIFT)
     products = cv2.matchTemplate(padded, template, cv2.TM_CCORR)
     energy = cv2.matchTemplate(padded * padded, np.ones_like(template), cv2.TM_CCORR)
     # A shift that leaves little of the second image is not to win by that.
@@ -240,10 +252,15 @@ def _lay_over(first: Details, second: Details, scale: str, matrix: np.ndarray) -
 
 
 def _correlate(first: Details, second: Details, matrix: np.ndarray) -> tuple[float, float]:
-    """Correlation of the coarse detail where the scenes overlap, and the share of the smaller one that overlaps."""
+    """Correlation of the coarse detail where the scenes overlap, and the share of the smaller one's tissue there.
+
+    Both are 0 where the overlap is less than `_MIN_AREA` of the image.
+    """
     moved, both = _lay_over(first, second, "coarse", matrix)
+    if both.mean() < _MIN_AREA:
+        return 0.0, 0.0
     area = min(first.scene.tissue.sum(), second.scene.tissue.sum() / np.linalg.det(matrix[:, :2]))
-    return _correlation(first.coarse[both], moved[both]), float(both.sum() / max(area, 1))
+    return _correlation(first.coarse[both], moved[both]), float(both.sum() / area)
 
 
 def _correlate_blocks(first: Details, second: Details, matrix: np.ndarray) -> float:

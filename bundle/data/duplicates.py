@@ -27,13 +27,14 @@ from bundle.readers import read_image
 
 HASH_SIDE = 16
 
-MIN_TEXTURE, MIN_TEXTURE_POINTS = 0.5, 8
+MIN_TEXTURE, MIN_POINTS = 0.5, 8
 """From here on two images are the same frame. On BUSI copies reach 0.95, cine neighbours 0.9, all other pairs 0.45."""
 MIN_ANATOMY, MIN_OVERLAP = 0.42, 0.6
 MIN_SURENESS, POINTS_PER_CORRELATION = 0.65, 100
 MAX_DISTANCE = 168
 """From here on two images are the same scene: the probe or the tissue moved a little between them. The coarse detail
-correlates, and points agree (correlation + points / 100 reaches 0.65) or the hashes differ in few of 512 bits.
+correlates, and many points agree (correlation + points / 100 reaches 0.65), or some do and the hashes differ in few
+of 512 bits.
 Chosen on BUSI by eye: the pairs above show one lesion or place; of unlike pairs the surest reaches 0.6."""
 
 _NEIGHBOURS = 10
@@ -67,6 +68,8 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
     Raises:
         InputError: an image cannot be read.
     """
+    if not cases:
+        return []
     order = sorted(range(len(cases)), key=lambda index: cases[index].image)  # so that their order changes nothing
     read = _in_threads(_read, [Path(dataset_dir) / cases[index].image for index in order], "Reading scenes", "image")
     scenes = [scene for scene, _, _ in read]
@@ -81,13 +84,14 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
         if not mirror and cases[order[first]].sha256 == cases[order[second]].sha256:
             return 3.0, "equal pixels"
         like = compare(details(first, False), details(second, mirror))
-        if like.texture >= MIN_TEXTURE and like.texture_points >= MIN_TEXTURE_POINTS:
+        if like.texture >= MIN_TEXTURE and like.texture_points >= MIN_POINTS:
             name = "mirrored frame" if mirror else "same frame"
             return 1 + like.texture, f"{name} (correlation {like.texture:.2f}, {like.texture_points} points)"
         if mirror or like.overlap < MIN_OVERLAP or like.anatomy < MIN_ANATOMY:
             return None
         bits = int((hashes[first] != hashes[second]).sum())
-        if like.anatomy + like.anatomy_points / POINTS_PER_CORRELATION < MIN_SURENESS and bits > MAX_DISTANCE:
+        hashes_agree = bits <= MAX_DISTANCE and like.anatomy_points >= MIN_POINTS
+        if like.anatomy + like.anatomy_points / POINTS_PER_CORRELATION < MIN_SURENESS and not hashes_agree:
             return None
         return like.anatomy, f"same scene (correlation {like.anatomy:.2f}, {like.anatomy_points} points)"
 

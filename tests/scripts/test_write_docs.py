@@ -172,3 +172,28 @@ def test_file_that_is_no_result_is_named(
 def test_name_that_is_no_plain_word_is_refused(tmp_path: Path, name: str) -> None:
     assert record(fabricate(tmp_path), tmp_path, *RECIPE, name=name) == 2
     assert not (tmp_path / "results").exists()
+
+
+def _classified(folder: Path, auroc: float, **weights: Any) -> Path:
+    """Write the metrics.json of a classifier's evaluation."""
+    score = {"estimate": auroc, "low": auroc - 0.05, "high": auroc + 0.05}
+    names = ("accuracy", "sensitivity", "specificity", "precision_benign", "precision_malignant")
+    metrics = {
+        **{"task": "classification", "synthetic": False, "masks": "predicted", "intervals": {}, "cases": 40},
+        **{"auroc": score, "ece": score, "majority_accuracy": score},
+        "operating_points": {"default": {"threshold": 0.5, **dict.fromkeys(names, score)}},
+        "weights": {"sha256": "ab" * 32, "seed": 1, **weights},
+        "provenance": {"segmenter_sha256": ["cd" * 32]},
+    }
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(metrics))
+    return path
+
+
+def test_runs_over_seeds_are_summarised_and_a_single_run_is_not(tmp_path: Path) -> None:
+    for seed, auroc in enumerate((0.80, 0.90)):
+        assert record(_classified(tmp_path, auroc), tmp_path / "docs", *RECIPE, name=f"class_seed{seed}") == 0
+    assert record(_classified(tmp_path, 0.7, folds=3), tmp_path / "docs", *RECIPE, name="class_folds") == 0
+    text = page(tmp_path / "docs")
+    assert "| ours | predicted | 2 | 0.850 (0.800–0.900) | 85.0 (80.0–90.0) |" in text
+    assert "cross-fitted in 3 folds" not in text

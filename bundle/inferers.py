@@ -53,7 +53,9 @@ class AutocastInferer(Inferer):
         UserError: amp or flip is neither true nor false.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", amp: bool | str | None = None, flip: bool | str = False) -> None:
+    def __init__(
+        self, device: torch.device | str = "cpu", amp: bool | str | None = None, flip: bool | str = False
+    ) -> None:
         self.device_type = torch.device(device).type
         self.amp = has_fast_bfloat16(device) if amp is None else as_flag("amp", amp)
         self.flip = as_flag("flip", flip)

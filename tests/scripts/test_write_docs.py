@@ -193,7 +193,15 @@ def _classified(folder: Path, auroc: float, **weights: Any) -> Path:
 def test_runs_over_seeds_are_summarised_and_a_single_run_is_not(tmp_path: Path) -> None:
     for seed, auroc in enumerate((0.80, 0.90)):
         assert record(_classified(tmp_path, auroc), tmp_path / "docs", *RECIPE, name=f"class_seed{seed}") == 0
-    assert record(_classified(tmp_path, 0.7, folds=3, segmentation_split="3 folds"), tmp_path / "docs", *RECIPE, name="class_folds") == 0
+    assert (
+        record(
+            _classified(tmp_path, 0.7, folds=3, segmentation_split="3 folds"),
+            tmp_path / "docs",
+            *RECIPE,
+            name="class_folds",
+        )
+        == 0
+    )
     text = page(tmp_path / "docs")
     assert "| ours | predicted | 2 | 0.850 (0.800–0.900) | 85.0 (80.0–90.0) |" in text
     assert "cross-fitted in 3 folds" not in text

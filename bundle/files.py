@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either whole or absent: atomic writes, strict JSON and checksums."""
+"""Files that are either whole or absent: atomic writes, strict JSON, checksums, and a lock for a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
+import platform
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -16,10 +20,20 @@ import numpy as np
 
 from bundle.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
 _CHUNK = 1 << 20
+_locks: dict[Path, int] = {}
+"""Lock files that this process holds -> their descriptors, which must stay open."""
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview | str) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old content or the new one, never a part.
 
     Args:
@@ -40,6 +54,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        _flush_folder(target.parent)
     except OSError as error:
         raise InputError(
             target, f"cannot be written ({error.strerror})", "choose a writable place with free space"
@@ -47,6 +62,71 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; Windows and some network file systems have no such call."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and its parents unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be made ({error.strerror})", "choose a writable place") from error
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Delete the temporary files of processes that were killed while they wrote; only where nobody writes now."""
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+def lock_folder(folder: str | os.PathLike[str]) -> None:
+    """Keep other processes out of a folder until this process ends; a second call of the same process passes.
+
+    The operating system holds the lock and drops it with the process, even after kill -9, so that none is left behind.
+    It is a POSIX record lock: forked data workers do not inherit it, and it works over NFS. Windows has none.
+
+    Args:
+        folder: made if need be; gets the file ``.lock``, which names the owner.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written.
+    """
+    path = Path(folder).resolve() / LOCK
+    if path in _locks or fcntl is None:
+        return
+    make_folder(path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(folder, f"cannot be written ({error.strerror})", "choose a writable place") from error
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 300).decode(errors="replace").strip()
+        os.close(descriptor)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            logger.warning("%s: no lock (%s); let no second run write here", folder, error.strerror)
+            return
+        mend = "wait until it has ended, or name another folder"
+        raise InputError(folder, f"another run writes here ({owner or 'owner unknown'})", mend) from error
+    _locks[path] = descriptor
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's name
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:

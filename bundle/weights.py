@@ -7,6 +7,7 @@ threshold and the provenance, so that evaluation and inference need no setting r
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
@@ -22,22 +23,50 @@ from bundle.files import read_json, sha256_of, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
+_SEAL = b"sha256:"
+_SEAL_LENGTH = len(_SEAL) + 64
 
-def save_atomically(obj: Any, path: str | os.PathLike[str]) -> None:
-    """``torch.save`` to a temporary name, flush to the disk, rename: the path holds the old or the new, never half."""
+
+def save_atomically(obj: Any, path: str | os.PathLike[str], seal: bool = False) -> None:
+    """``torch.save`` to a temporary name, flush to the disk, rename: the path holds the old or the new, never half.
+
+    Args:
+        obj: tensors and plain values.
+        path: the file.
+        seal: write the sha256 into the file, which `load_tensors` then compares. ``torch.save`` makes a ZIP archive,
+            and an archive may end with a comment: every other reader ignores it.
+    """
     buffer = io.BytesIO()
     torch.save(obj, buffer)
-    write_atomically(path, buffer.getvalue())
+    if seal:
+        comment = _SEAL + hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
+        buffer.seek(-2, io.SEEK_END)  # the length of the comment, 0 so far, is the archive's last field
+        buffer.write(len(comment).to_bytes(2, "little") + comment)
+    write_atomically(path, buffer.getbuffer())
 
 
-def load_tensors(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
+def load_tensors(path: str | os.PathLike[str], device: torch.device | str = "cpu", sealed: bool = False) -> Any:
     """``torch.load`` without executing anything from the file.
 
+    Args:
+        path: the file.
+        device: where the tensors go.
+        sealed: refuse a file without the sha256 of its content; where there is one, it is always compared.
+
     Raises:
-        UserError: the file is missing, truncated, or holds more than tensors and plain values.
+        UserError: the file is missing, truncated, altered, or holds more than tensors and plain values.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content = Path(path).read_bytes()
+        seal = content[-_SEAL_LENGTH:]
+        if seal.startswith(_SEAL):
+            digest = hashlib.sha256(memoryview(content)[: -_SEAL_LENGTH - 2])
+            digest.update(bytes(2))
+            if digest.hexdigest().encode() != seal.removeprefix(_SEAL):
+                raise ValueError("its sha256 is not the one written into it")
+        elif sealed:
+            raise ValueError("it lacks the sha256 that its writer puts in")
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train first, or name another output_dir") from None
     except Exception as error:

@@ -6,7 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import InputError
-from bundle.files import sha256_of, write_atomically, write_json
+from bundle.files import lock_folder, remove_leftovers, sha256_of, write_atomically, write_json
 
 
 def test_missing_folders_are_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -102,3 +105,64 @@ def test_many_writers_leave_one_whole_file_and_no_rests(tmp_path: Path) -> None:
         thread.join()
     assert (tmp_path / "a").read_bytes() in content
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX lets folders be flushed")
+def test_the_new_name_is_flushed_to_the_disk_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomically(tmp_path / "a", b"content")
+    assert [Path(name).suffix for name in flushed] == [".tmp", ""]
+    assert flushed[1] == str(tmp_path)
+
+
+def test_only_leftovers_of_atomic_writes_are_removed(tmp_path: Path) -> None:
+    kept = [".lock", ".notes.tmp", "x.tmp", "last.pt"]
+    for name in (*kept, ".0123456789abcdef.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def _hold_lock(folder: Path, fork: bool = False) -> subprocess.Popen[str]:
+    """A process that holds the lock of a folder; its forked child, if wanted, outlives it."""
+    code = "import os, sys, time; from bundle.files import lock_folder; lock_folder(sys.argv[1])\n"
+    code += "if os.fork() == 0: time.sleep(60); os._exit(0)\n" if fork else ""
+    code += "print('locked', flush=True); time.sleep(60)"
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock is POSIX")
+def test_a_locked_folder_is_refused_naming_its_owner(tmp_path: Path) -> None:
+    with _hold_lock(tmp_path / "run") as owner:
+        with pytest.raises(InputError, match=f"another run writes here \\(process {owner.pid} on .+\\); wait"):
+            lock_folder(tmp_path / "run")
+        owner.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock is POSIX")
+@pytest.mark.parametrize("fork", [False, True])
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, fork: bool) -> None:
+    owner = _hold_lock(tmp_path, fork)
+    children = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split() if fork else []
+    try:
+        owner.kill()
+        owner.wait()
+        lock_folder(tmp_path)
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+        lock_folder(tmp_path)  # the same process passes
+    finally:
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        assert owner.stdout is not None
+        owner.stdout.close()

@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ignite.engine import Engine
 
 from bundle.errors import UserError
@@ -187,6 +190,32 @@ def test_an_interrupted_save_leaves_the_former_file(weights: Path, monkeypatch: 
         save_atomically(flat_state_dict(_network(seed=3)), weights)
     assert weights.read_bytes() == before
     assert sorted(path.name for path in weights.parent.iterdir()) == ["model.json", "model.pt"]
+
+
+def test_a_sealed_file_is_what_every_other_reader_expects(tmp_path: Path) -> None:
+    state = flat_state_dict(_network())
+    save_atomically(state, tmp_path / "sealed.pt", seal=True)
+    for read in (
+        lambda path: torch.load(path, weights_only=True),
+        lambda path: torch.load(path, weights_only=True, mmap=True),
+        lambda path: load_tensors(path, sealed=True),
+    ):
+        assert all(torch.equal(value, state[key]) for key, value in read(tmp_path / "sealed.pt").items())
+    with zipfile.ZipFile(tmp_path / "sealed.pt") as archive:
+        assert archive.comment.startswith(b"sha256:")
+        assert archive.testzip() is None
+
+
+@given(place=st.integers(min_value=0), bit=st.integers(0, 7))
+@settings(max_examples=40, deadline=None)
+def test_no_flipped_bit_passes_a_seal(tmp_path_factory: pytest.TempPathFactory, place: int, bit: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "flipped.pt"
+    save_atomically({"weight": torch.arange(50.0)}, path, seal=True)
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        load_tensors(path, sealed=True)
 
 
 def test_publishing_copies_weights_and_card(weights: Path, tmp_path: Path) -> None:

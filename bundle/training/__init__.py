@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training configs name: handlers, batch preparation, checkpoints and the last step."""
 
+from .bad_files import ReadFiles, ReportBadFiles, collate_readable
 from .batch import PrepareBatch
 from .checkpoint import Checkpoint, MovingAverage
 from .finish import finish_segmentation
 from .finish_classifier import finish_classification
-from .handlers import History, ProgressBar, ReseedEachEpoch, ShuffleEachEpoch, StopEarly, StopOnNonFinite, shared
+from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
+from .run import claim_folder, run_training
 
 __all__ = [
     "Checkpoint",
@@ -13,11 +15,16 @@ __all__ = [
     "MovingAverage",
     "PrepareBatch",
     "ProgressBar",
-    "ReseedEachEpoch",
-    "ShuffleEachEpoch",
+    "ReadFiles",
+    "ReportBadFiles",
+    "Reseed",
+    "ShareBuffers",
     "StopEarly",
     "StopOnNonFinite",
+    "claim_folder",
+    "collate_readable",
     "finish_classification",
     "finish_segmentation",
+    "run_training",
     "shared",
 ]

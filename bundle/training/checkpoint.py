@@ -9,36 +9,56 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
+from torch.nn.parallel import DistributedDataParallel
 
-from bundle.errors import UserError
+from bundle.errors import InputError, UserError
+from bundle.files import make_folder, remove_leftovers
 from bundle.weights import flat_state_dict, load_tensors, save_atomically
 
 logger = logging.getLogger(__name__)
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+
+class Stopped(SystemExit):
+    """The end of a run that a signal asked for, after its state was saved.
+
+    Args:
+        signum: the signal's number; the exit code is 128 more.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
 
 
 class Checkpoint:
     """Save the whole state of a run after each epoch, keep the best weights apart, and go on from there.
 
-    ``last.pt`` holds everything that the next epoch depends on; ``best.pt`` a flat state dict of the network that was
-    validated (the moving average where there is one). A run with the same output folder continues after its last
-    epoch. Attach it after the handlers whose work it saves.
+    ``last.pt`` holds everything that the next iteration depends on, ``previous.pt`` the same of the epoch before;
+    ``best.pt`` is a flat state dict of the network that was validated (the moving average where there is one). A run
+    with the same output folder goes on from ``last.pt``, or from ``previous.pt`` when that is damaged. Attach it after
+    the handlers whose work it saves.
+
+    Networks are saved without DistributedDataParallel around them, so a run may go on with another number of processes.
 
     Args:
-        output_dir: the run folder.
+        output_dir: the run folder; several processes must see one and the same.
         evaluator: validation engine, whose ``state.metrics`` are compared.
         network: the network whose weights are validated and shipped.
         state: name -> object with ``state_dict`` / ``load_state_dict``: network, optimizer, scheduler, history …
         metric: name of the validation metric that picks the best epoch.
         higher_is_better: false for a loss.
         fingerprint: what must be equal for a run to be continued, such as the filters and the data's checksum.
+
+    Attributes:
+        stop_signal: set to a signal's number, it makes the run save and leave after its current iteration.
     """
 
     def __init__(
@@ -54,48 +74,96 @@ class Checkpoint:
         self.folder = Path(output_dir)
         self.evaluator = evaluator
         self.network = network
-        self.state = dict(state)
+        self.state = {name: _without_ddp(item) for name, item in state.items()}
         self.metric = metric
         self.sign = 1.0 if higher_is_better else -1.0
         self.fingerprint = json.loads(json.dumps(dict(fingerprint or {}), default=str))
         self.best_score: float | None = None
         self.best_epoch = 0
+        self.stop_signal: int | None = None
         self._validated = False
+        self._last_is_whole = False
+        self._resumed = False
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         self.evaluator.add_event_handler(Events.COMPLETED, self._note_validation)
         engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_inside_an_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def _note_validation(self, _: Engine) -> None:
         self._validated = True
 
     def resume(self, engine: Engine) -> None:
-        """Continue after the last saved epoch, if there is one.
+        """Go on from the newest checkpoint that is whole, if there is any.
+
+        A trainer that runs once more in the same process, as in federated learning, goes on from what it has.
 
         Raises:
-            UserError: the folder holds a run of other settings, or a file that can not be read.
+            UserError: the folder holds a run of other settings, no checkpoint in it is whole, its best weights are
+                damaged, or the processes see different folders.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / LAST
-        if not path.exists():
+        if self._resumed:
             return
-        saved = load_tensors(path)
+        self._resumed = True
+        make_folder(self.folder)
+        self._require_one_folder()
+        name, saved = self._newest()
+        if idist.get_rank() == 0:
+            remove_leftovers(self.folder)
+        if saved is None:
+            return
         try:
             self._refuse_another_run(saved["fingerprint"])
-            for name, item in self.state.items():
-                item.load_state_dict(saved["state"][name])
-            # The epoch length may differ (another batch size or number of processes), so only whole epochs count.
+            length = engine.state.epoch_length or 0
+            # Another number of processes can make an epoch of another length: then only whole epochs count.
+            done = saved["iteration"] if saved["epoch_length"] == length else 0
+            for key, item in self.state.items():
+                item.load_state_dict(saved["state"][key])
+            scaler = getattr(engine, "scaler", None)
+            if scaler is not None and saved["scaler"]:
+                scaler.load_state_dict(saved["scaler"])
             engine.state.epoch = saved["epoch"]
-            engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
+            engine.state.iteration = saved["epoch"] * length + done
             self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(
-                f"{path}: not the state of such a run ({reason}); name another --output_dir, or delete this one"
+                f"{self.folder / name}: not the state of such a run ({reason}); name another --output_dir, or delete "
+                "this one"
             ) from error
-        logger.info("Resuming %s after epoch %d", self.folder, saved["epoch"])
+        if self.best_epoch:
+            self._require_best()
+        self._last_is_whole = name == LAST and saved["iteration"] == 0
+        place = f" and {done} of {length} batches" if done else ""
+        logger.info("Resuming %s after epoch %d%s", self.folder, saved["epoch"], place)
+
+    def _require_one_folder(self) -> None:
+        """Refuse processes that see different folders, as nodes may do: each would go on from another state."""
+        if idist.get_world_size() > 1:
+            here = " and ".join(name for name in (LAST, PREVIOUS) if (self.folder / name).exists()) or "no checkpoint"
+            found: Any = idist.all_gather(here)
+            if len(set(found)) > 1:
+                raise UserError(f"{self.folder}: the processes see {', '.join(found)}; it must be one shared folder")
+
+    def _newest(self) -> tuple[str, Any]:
+        """Return the name and content of the newest checkpoint that is whole; ("", None) where there is none yet."""
+        broken: list[UserError] = []
+        for name in (LAST, PREVIOUS):
+            if (self.folder / name).exists():
+                try:
+                    saved = load_tensors(self.folder / name, sealed=True)
+                except UserError as error:
+                    broken.append(error)
+                    continue
+                if broken:
+                    logger.warning("%s; going on from %s", broken[0], name)
+                return name, saved
+        if broken:
+            reasons = " | ".join(str(error).split(";")[0] for error in broken)
+            raise UserError(f"{reasons}; restore one of them, or delete {self.folder} to start afresh")
+        return "", None
 
     def _refuse_another_run(self, saved: Mapping[str, Any]) -> None:
         differing = [
@@ -109,6 +177,17 @@ class Checkpoint:
                 "name another --output_dir, or delete this one to start afresh"
             )
 
+    def _require_best(self) -> None:
+        """Say at the start, not after hours of training, that the best epoch's weights are gone."""
+        try:
+            load_tensors(self.folder / BEST, sealed=True)
+        except UserError as error:
+            reason = str(error).split(";")[0]
+            raise UserError(
+                f"{reason}, but epoch {self.best_epoch} was the best so far; restore it, or delete {self.folder} to "
+                "start afresh"
+            ) from error
+
     def save(self, engine: Engine) -> None:
         """Write ``last.pt``, after ``best.pt`` when a validation of this epoch beats the earlier ones.
 
@@ -121,11 +200,60 @@ class Checkpoint:
             if better and math.isfinite(score):
                 self.best_score, self.best_epoch = score, engine.state.epoch
                 if idist.get_rank() == 0:
-                    save_atomically(flat_state_dict(self.network), self.folder / BEST)
-        if idist.get_rank() == 0:
-            state = {name: item.state_dict() for name, item in self.state.items()}
-            record = {"epoch": engine.state.epoch, "best_score": self.best_score, "best_epoch": self.best_epoch}
-            save_atomically({**record, "fingerprint": self.fingerprint, "state": state}, self.folder / LAST)
+                    self._require_folder()
+                    save_atomically(flat_state_dict(self.network), self.folder / BEST, seal=True)
+        self._write(engine, engine.state.epoch, 0)
+        if signum := self._asked_to_stop():
+            _leave(signum)
+
+    def _stop_inside_an_epoch(self, engine: Engine) -> None:
+        signum = self._asked_to_stop()
+        length = engine.state.epoch_length or 0
+        done = engine.state.iteration % length if length else 0
+        if signum and done:  # the last iteration leaves it to the end of the epoch, which is near
+            self._write(engine, engine.state.epoch - 1, done)
+            _leave(signum)
+
+    def _asked_to_stop(self) -> int:
+        """The signal that any of the processes got, or 0: all must leave together, or one would wait for the others."""
+        return int(idist.all_reduce(self.stop_signal or 0, "MAX"))
+
+    def _write(self, engine: Engine, epoch: int, iteration: int) -> None:
+        """Write ``last.pt``: so many whole epochs are done, and so many iterations of the next one."""
+        # In every process, since the history adds up what all of them have seen.
+        state = {name: item.state_dict() for name, item in self.state.items()}
+        if idist.get_rank() != 0:
+            return
+        self._require_folder()
+        if self._last_is_whole:
+            os.replace(self.folder / LAST, self.folder / PREVIOUS)
+        scaler = getattr(engine, "scaler", None)
+        record = {
+            "epoch": epoch,
+            "iteration": iteration,
+            "epoch_length": engine.state.epoch_length,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "fingerprint": self.fingerprint,
+            "state": state,
+            "scaler": scaler.state_dict() if scaler is not None else {},
+        }
+        save_atomically(record, self.folder / LAST, seal=True)
+        self._last_is_whole = iteration == 0
+
+    def _require_folder(self) -> None:
+        # Made anew, it would lack the best weights and the lock.
+        if not self.folder.is_dir():
+            raise InputError(self.folder, "the run folder is gone", "restore it; the same command then goes on")
+
+
+def _leave(signum: int) -> NoReturn:
+    idist.barrier()  # torchrun kills the others as soon as one has left
+    raise Stopped(signum)
+
+
+def _without_ddp(item: Any) -> Any:
+    return item.module if isinstance(item, DistributedDataParallel) else item
 
 
 class MovingAverage(EMAHandler):

@@ -14,7 +14,7 @@ from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
-from monai.transforms import AsDiscreted
+from monai.transforms import AsDiscreted, Compose, RandGaussianNoised
 
 from bundle import training
 from bundle.networks import UNet
@@ -55,6 +55,7 @@ class RunMaker:
         fingerprint: dict[str, Any] | None = None,
         higher_is_better: bool = True,
         progress_bar: bool = False,
+        num_workers: int = 0,
     ) -> Run:
         """Build a run whose output is in the folder; ``scores`` replace the validation metric of epochs 1, 2 …"""
         torch.manual_seed(0)
@@ -64,7 +65,9 @@ class RunMaker:
         ema = training.MovingAverage(
             network, momentum=0.05, momentum_warmup=0.5, warmup_iters=20, handle_buffers="update"
         )
-        loader = DataLoader(Dataset(self.items), batch_size=2, shuffle=True)
+        # A random transform of MONAI's has a random state of its own.
+        dataset = Dataset(self.items, Compose([RandGaussianNoised("image", prob=0.5)]))
+        loader = DataLoader(dataset, batch_size=2, shuffle=True, num_workers=num_workers)
         evaluator = SupervisedEvaluator(
             device=torch.device("cpu"),
             val_data_loader=DataLoader(Dataset(self.items[:3]), batch_size=2),
@@ -86,7 +89,7 @@ class RunMaker:
             *(folder, evaluator, ema.ema_model, state, "val_mean_dice", higher_is_better, fingerprint)
         )
         handlers: list[Any] = [
-            training.ReseedEachEpoch(seed=3),
+            training.Reseed(seed=3),
             training.StopOnNonFinite(),
             ema,
             LrScheduleHandler(scheduler, epoch_level=False, print_lr=False),  # type: ignore[arg-type]

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from bundle import files
 from bundle.errors import UserError
-from bundle.training.checkpoint import BEST, LAST
+from bundle.training import Checkpoint
+from bundle.training.checkpoint import BEST, LAST, PREVIOUS
 from bundle.weights import load_tensors, save_atomically
 
 ITERATIONS = 3
@@ -46,6 +50,28 @@ def _same(first: Any, second: Any) -> bool:
     return first == second
 
 
+def _stop_after(run: Any, iteration: int) -> None:
+    """Run until a signal asks to stop while an iteration is on its way."""
+
+    @run.trainer.on(Events.ITERATION_STARTED)
+    def ask(engine: Engine) -> None:
+        if engine.state.iteration == iteration:
+            run.checkpoint.stop_signal = 15
+
+    with pytest.raises(SystemExit) as stopped:
+        run.trainer.run()
+    assert stopped.value.code == 143
+
+
+def _assert_same_runs(first: Path, second: Path) -> None:
+    for name in (LAST, PREVIOUS, BEST):
+        whole, resumed = load_tensors(first / name), load_tensors(second / name)
+        for part in whole.get("state", whole):
+            assert _same(whole.get("state", whole)[part], resumed.get("state", resumed)[part]), (name, part)
+        assert _same(whole, resumed), name
+    assert (first / "history.json").read_bytes() == (second / "history.json").read_bytes()
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     make_run: Callable[..., Any], tmp_path: Path, epoch: int
@@ -54,11 +80,41 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     _cut_off(make_run(tmp_path / "cut", max_epochs=5).trainer, epoch)
     assert load_tensors(tmp_path / "cut" / LAST)["epoch"] == epoch
     make_run(tmp_path / "cut", max_epochs=5).trainer.run()
-    for name in (LAST, BEST):
-        whole, resumed = (load_tensors(tmp_path / folder / name) for folder in ("whole", "cut"))
-        for part in whole.get("state", whole):
-            assert _same(whole.get("state", whole)[part], resumed.get("state", resumed)[part]), (name, part)
-        assert _same(whole, resumed), name
+    _assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_stopped_inside_epochs_is_bit_identical_too(
+    make_run: Callable[..., Any], tmp_path: Path, num_workers: int
+) -> None:
+    make_run(tmp_path / "whole", max_epochs=3, num_workers=num_workers).trainer.run()
+    # Inside the first epoch, twice inside the second, and at its end.
+    for iteration, place in ((1, (0, 1)), (4, (1, 1)), (5, (1, 2)), (6, (2, 0))):
+        _stop_after(make_run(tmp_path / "cut", max_epochs=3, num_workers=num_workers), iteration)
+        saved = load_tensors(tmp_path / "cut" / LAST)
+        assert (saved["epoch"], saved["iteration"]) == place
+    make_run(tmp_path / "cut", max_epochs=3, num_workers=num_workers).trainer.run()
+    _assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_stop_inside_an_epoch_keeps_the_last_whole_epoch_as_previous(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    for iteration in (4, 5):
+        _stop_after(make_run(tmp_path), iteration)
+        assert load_tensors(tmp_path / PREVIOUS)["epoch"] == 1
+
+
+def test_another_length_of_the_epoch_goes_on_from_its_beginning(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    _stop_after(make_run(tmp_path, max_epochs=3), 4)
+    saved = load_tensors(tmp_path / LAST)
+    save_atomically({**saved, "epoch_length": 7}, tmp_path / LAST, seal=True)
+    run = make_run(tmp_path, max_epochs=2)
+    trained: list[int] = []
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: trained.append(engine.state.iteration))
+    run.trainer.run()
+    assert trained == [4, 5, 6]
+    assert [epoch for epoch, _ in run.history.values["train_loss"]] == [1, 2]
 
 
 def test_runs_of_another_seed_differ(make_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -144,17 +200,83 @@ def test_equal_settings_of_other_types_are_the_same_run(make_run: Callable[..., 
     assert run.trainer.state.epoch == 2
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_refused_in_one_line(
-    make_run: Callable[..., Any], tmp_path: Path, share: float
+def _damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        content = content[: len(content) // 2]
+    elif how == "empty":
+        content = bytearray()
+    elif how == "zeroed":
+        content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    else:
+        content[int(len(content) * 0.6)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "zeroed", "one bit"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_warning(
+    make_run: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    make_run(tmp_path, max_epochs=1).trainer.run()
-    whole = (tmp_path / LAST).read_bytes()
-    (tmp_path / LAST).write_bytes(whole[: int(share * len(whole))])
+    make_run(tmp_path / "whole", max_epochs=4).trainer.run()
+    make_run(tmp_path / "cut", max_epochs=3).trainer.run()
+    _damage(tmp_path / "cut" / LAST, how)
+    run = make_run(tmp_path / "cut", max_epochs=4)
+    first: list[int] = []
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: first.append(engine.state.epoch))
+    run.trainer.run()
+    assert first == [3, 4]
+    assert any(str(tmp_path / "cut" / LAST) in text and "going on from previous.pt" in text for text in caplog.messages)
+    _assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_damaged_checkpoint_never_becomes_the_previous_one(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    make_run(tmp_path, max_epochs=3).trainer.run()
+    _damage(tmp_path / LAST, "one bit")
+    _stop_after(make_run(tmp_path, max_epochs=4), 8)
+    assert load_tensors(tmp_path / PREVIOUS, sealed=True)["epoch"] == 2
+
+
+def test_a_run_killed_between_the_two_names_goes_on(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    make_run(tmp_path / "whole", max_epochs=4).trainer.run()
+    make_run(tmp_path / "cut", max_epochs=3).trainer.run()
+    (tmp_path / "cut" / LAST).replace(tmp_path / "cut" / PREVIOUS)
+    make_run(tmp_path / "cut", max_epochs=4).trainer.run()
+    _assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_without_a_whole_checkpoint_is_refused_and_not_started_from_scratch(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_run(tmp_path, max_epochs=3).trainer.run()
+    for name in (LAST, PREVIOUS):
+        _damage(tmp_path / name, "one bit")
+    before = (tmp_path / LAST).read_bytes()
     with pytest.raises(UserError) as error:
-        make_run(tmp_path, max_epochs=2).trainer.run()
+        make_run(tmp_path, max_epochs=4).trainer.run()
     assert "\n" not in str(error.value)
-    assert str(tmp_path / LAST) in str(error.value)
+    for part in (LAST, PREVIOUS, "sha256", str(tmp_path)):
+        assert part in str(error.value)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["truncated", "one bit", "gone"])
+def test_damaged_best_weights_are_named_before_anything_is_trained(
+    make_run: Callable[..., Any], tmp_path: Path, how: str
+) -> None:
+    make_run(tmp_path, max_epochs=2).trainer.run()
+    (tmp_path / BEST).unlink() if how == "gone" else _damage(tmp_path / BEST, how)
+    before = (tmp_path / LAST).read_bytes()
+    with pytest.raises(UserError, match=rf"{BEST}.*was the best so far") as error:
+        make_run(tmp_path, max_epochs=3).trainer.run()
+    assert "\n" not in str(error.value)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_a_checkpoint_without_its_checksum_is_not_trusted(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    make_run(tmp_path, max_epochs=1).trainer.run()
+    save_atomically(load_tensors(tmp_path / LAST), tmp_path / LAST)
+    with pytest.raises(UserError, match="lacks the sha256"):
+        make_run(tmp_path, max_epochs=2).trainer.run()
 
 
 @pytest.mark.parametrize("content", [{"epoch": 1}, [1, 2], {"epoch": 1, "state": {}}, "another state"])
@@ -165,13 +287,90 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(
         make_run(tmp_path, max_epochs=1).trainer.run()
         content = load_tensors(tmp_path / LAST)
         content["state"]["network"] = {"weight": torch.zeros(3)}
-    save_atomically(content, tmp_path / LAST)
+    save_atomically(content, tmp_path / LAST, seal=True)
     with pytest.raises(UserError) as error:
         make_run(tmp_path, max_epochs=2).trainer.run()
     assert "\n" not in str(error.value)
     assert str(tmp_path / LAST) in str(error.value)
 
 
-def test_the_folder_holds_no_temporary_files(make_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_architecture_names_a_layer_that_differs(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_run(tmp_path, max_epochs=1).trainer.run()
+    saved = load_tensors(tmp_path / LAST)
+    saved["state"]["network"]["head.weight"] = torch.zeros(5, 5, 1, 1)
+    save_atomically(saved, tmp_path / LAST, seal=True)
+    with pytest.raises(UserError, match=r"head\.weight"):
+        make_run(tmp_path, max_epochs=2).trainer.run()
+
+
+def test_the_folder_holds_no_temporary_files_not_even_those_of_a_killed_run(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / ".0123456789abcdef.tmp").write_bytes(b"half")
     make_run(tmp_path, max_epochs=2).trainer.run()
-    assert {path.name for path in tmp_path.iterdir()} == {LAST, BEST, "history.json", "curves.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS, BEST, "history.json", "curves.png"}
+
+
+def test_a_full_disk_keeps_the_earlier_epochs(
+    make_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, max_epochs=2).trainer.run()
+    best = (tmp_path / BEST).read_bytes()
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full_disk)
+        with pytest.raises(UserError, match="No space left on device"):
+            make_run(tmp_path, max_epochs=4).trainer.run()
+    assert not list(tmp_path.glob(".*"))
+    assert (tmp_path / BEST).read_bytes() == best
+    make_run(tmp_path, max_epochs=4).trainer.run()
+    make_run(tmp_path / "whole", max_epochs=4).trainer.run()
+    assert _same(*(load_tensors(folder / LAST)["state"] for folder in (tmp_path, tmp_path / "whole")))
+
+
+def test_a_run_folder_that_is_gone_ends_the_run(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", max_epochs=3)
+
+    @run.trainer.on(Events.EPOCH_STARTED)
+    def remove(engine: Engine) -> None:
+        if engine.state.epoch == 2:
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(UserError, match="run folder is gone"):
+        run.trainer.run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gradient_scaler_goes_on_with_its_scale(tmp_path: Path) -> None:
+    def make(scale: float) -> Any:
+        engine: Any = Engine(lambda *_: None)
+        engine.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        Checkpoint(tmp_path, Engine(lambda *_: None), torch.nn.Identity(), {}).attach(engine)
+        return engine
+
+    make(128.0).run([0], max_epochs=1)
+    engine = make(2.0)
+    engine.run([0], max_epochs=1)
+    assert engine.scaler.get_scale() == 128.0
+
+
+def test_a_network_of_several_processes_is_saved_as_that_of_one(tmp_path: Path) -> None:
+    def make(network: torch.nn.Module) -> Engine:
+        engine = Engine(lambda *_: None)
+        Checkpoint(tmp_path, Engine(lambda *_: None), network, {"network": network}).attach(engine)
+        return engine
+
+    alone, wrapped = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    make(alone).run([0], max_epochs=1)
+    idist.initialize("gloo", rank=0, world_size=1, init_method=f"file://{tmp_path}/store")
+    try:
+        make(torch.nn.parallel.DistributedDataParallel(wrapped)).run([0], max_epochs=1)
+    finally:
+        idist.finalize()
+    assert _same(alone.state_dict(), wrapped.state_dict())
+    assert set(load_tensors(tmp_path / LAST)["state"]["network"]) == {"weight", "bias"}

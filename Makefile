@@ -37,7 +37,7 @@ check: $(VENV)/.dev  ## style, types, configs, pages
 	$(BIN)/python scripts/check_config.py configs/*.json configs/*.yaml
 	$(BIN)/python scripts/write_docs.py --check
 
-nightly: $(VENV)/.dev  ## the slow tests: whole runs, real data where BUSI_DIR names it
+nightly: $(VENV)/.dev  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
 	$(BIN)/python -m pytest -m slow
 
 format: $(VENV)/.dev  ## let ruff mend style

@@ -17,8 +17,6 @@ import numpy as np
 SIDE = 256
 """Pixels of the longer side at which images are compared: lesions and tissue layers stay, speckle mostly goes."""
 MAX_POINTS = 500
-MIN_POINTS = 8
-"""Points that must agree with an alignment before fine detail is compared; fewer agree by chance."""
 MARK_CONTRAST, MARK_BRIGHTNESS = 90, 150
 """Thin strokes that stand out by this much and are this bright are taken for text or callipers."""
 MIN_SPREAD = 1.5
@@ -71,7 +69,7 @@ class Likeness(NamedTuple):
 
     Args:
         texture: median over blocks of the correlation of fine detail, in [-1, 1]; copies of one frame reach 0.9 and
-            more. A block or two of shared text cannot raise it. 0 where fewer than `MIN_POINTS` points agree.
+            more. A block or two of shared text cannot raise it.
         texture_points: points that agree with that alignment.
         anatomy: correlation of coarse detail, in [-1, 1]: layers, lesion, shadows.
         anatomy_points: points that agree with that alignment.
@@ -152,13 +150,11 @@ def compare(first: Details, second: Details) -> Likeness:
         if start is None:
             continue
         matrix = _refine(first, second, "coarse", start)
-        agreeing = _count_agreeing(loose, matrix, tolerance=8)
         anatomy, overlap = _correlate(first, second, matrix)
         if anatomy > best.anatomy:
+            agreeing = _count_agreeing(loose, matrix, tolerance=8)
             best = best._replace(anatomy=anatomy, anatomy_points=agreeing, overlap=overlap)
-        if agreeing < MIN_POINTS:
-            continue
-        matrix = _refine(first, second, "fine", matrix)
+        matrix = _refine(first, second, "fine", start)
         texture = _correlate_blocks(first, second, matrix)
         if texture > best.texture:
             best = best._replace(texture=texture, texture_points=_count_agreeing(loose, matrix, tolerance=4))

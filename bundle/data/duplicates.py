@@ -7,7 +7,6 @@ of images; each proposal is then aligned and measured (`bundle.data.alignment`).
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +21,13 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from bundle.data.alignment import MIN_POINTS, Details, Scene, compare, read_details, read_scene
+from bundle.data.alignment import Details, Scene, compare, read_details, read_scene
 from bundle.data.cases import Case
 from bundle.readers import read_image
 
 HASH_SIDE = 16
 
-MIN_TEXTURE = 0.5
+MIN_TEXTURE, MIN_POINTS = 0.5, 8
 """From here on two images are the same frame. On BUSI copies reach 0.95, cine neighbours 0.9, all other pairs 0.45."""
 MIN_ANATOMY, MIN_OVERLAP = 0.42, 0.6
 MIN_SURENESS, POINTS_PER_CORRELATION = 0.65, 100
@@ -42,12 +41,11 @@ _NEIGHBOURS = 10
 """Images that the index proposes for each image."""
 _HASH_NEIGHBOURS, _MAX_HASH_DISTANCE = 6, 200
 """Images that the hashes propose for each image, and the bits of 512 in which these may differ; half is by chance."""
-_TABLES, _POSITION_WEIGHT, _LARGEST_BUCKET, _SCENES_FOR_MEDIANS = 32, 0.8, 100, 200
+_TABLES, _BITS, _POSITION_WEIGHT, _LARGEST_BUCKET = 32, 18, 0.8, 100
 _ROWS_AT_ONCE = 1024
 _DETAILS_AT_HAND = 512
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class Pair(NamedTuple):
@@ -73,43 +71,47 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
     if not cases:
         return []
     order = sorted(range(len(cases)), key=lambda index: cases[index].image)  # so that their order changes nothing
-    paths = [Path(dataset_dir) / cases[index].image for index in order]
-    read = _in_threads(_read, paths, "Reading scenes", "image")
-    scenes = [scene for scene, _ in read]
-    hashes, mirrored = (np.stack([bits[side] for _, bits in read]) for side in (0, 1))
+    read = _in_threads(_read, [Path(dataset_dir) / cases[index].image for index in order], "Reading scenes", "image")
+    scenes = [scene for scene, _, _ in read]
+    hashes, mirrored = (np.stack([entry[place] for entry in read]) for place in (1, 2))
 
     @lru_cache(_DETAILS_AT_HAND)
     def details(index: int, mirror: bool) -> Details:
         return read_details(scenes[index].mirrored() if mirror else scenes[index])
 
-    def judge(entry: tuple[int, int, bool]) -> tuple[float, str]:
+    def judge(entry: tuple[int, int, bool]) -> tuple[float, str] | None:
         first, second, mirror = entry
+        if not mirror and cases[order[first]].sha256 == cases[order[second]].sha256:
+            return 3.0, "equal pixels"
         like = compare(details(first, False), details(second, mirror))
         if like.texture >= MIN_TEXTURE and like.texture_points >= MIN_POINTS:
             name = "mirrored frame" if mirror else "same frame"
             return 1 + like.texture, f"{name} (correlation {like.texture:.2f}, {like.texture_points} points)"
         if mirror or like.overlap < MIN_OVERLAP or like.anatomy < MIN_ANATOMY:
-            return 0, ""
+            return None
         bits = int((hashes[first] != hashes[second]).sum())
         hashes_agree = bits <= MAX_DISTANCE and like.anatomy_points >= MIN_POINTS
         if like.anatomy + like.anatomy_points / POINTS_PER_CORRELATION < MIN_SURENESS and not hashes_agree:
-            return 0, ""
+            return None
         return like.anatomy, f"same scene (correlation {like.anatomy:.2f}, {like.anatomy_points} points)"
 
-    near = _near_hashes(hashes, hashes) | _near_features(scenes)
-    equal = set(_chain([cases[index].sha256 for index in order]))
-    proposed = [(*pair, False) for pair in sorted(near - equal)]
+    proposed = [(*pair, False) for pair in sorted(_near_hashes(hashes, hashes) | _near_features(scenes))]
     proposed += [(*pair, True) for pair in sorted(_near_hashes(hashes, mirrored))]
-    verdicts = _in_threads(judge, proposed, "Comparing scenes", "pair")
     judged = [
-        (strength, _pair(order[first], order[second], evidence))
-        for (first, second, _), (strength, evidence) in zip(proposed, verdicts, strict=True)
-        if evidence
+        (*verdict, order[first], order[second])
+        for (first, second, _), verdict in zip(
+            proposed, _in_threads(judge, proposed, "Comparing scenes", "pair"), strict=True
+        )
+        if verdict is not None
     ]
     judged.sort(key=lambda entry: -entry[0])
-    pairs = [_pair(order[first], order[second], "equal pixels") for first, second in sorted(equal)]
-    pairs += [pair for _, pair in judged]
-    pairs += [Pair(*pair, "same patient") for pair in _chain([case.patient for case in cases])]
+    pairs = [Pair(*sorted(pair), evidence) for _, evidence, *pair in judged]
+    last_seen: dict[str, int] = {}
+    for index, case in enumerate(cases):
+        if case.patient is not None:
+            if case.patient in last_seen:
+                pairs.append(Pair(last_seen[case.patient], index, "same patient"))
+            last_seen[case.patient] = index
     return pairs
 
 
@@ -130,28 +132,12 @@ def group_near_duplicates(cases: Sequence[Case], dataset_dir: str | os.PathLike[
     return group_cases(cases, find_pairs(cases, dataset_dir))
 
 
-def _chain(values: Sequence[str | None]) -> list[tuple[int, int]]:
-    """(first, second) for each place in the list and the last one before it with the same value, None aside."""
-    last_seen: dict[str, int] = {}
-    links = []
-    for place, value in enumerate(values):
-        if value is not None:
-            if value in last_seen:
-                links.append((last_seen[value], place))
-            last_seen[value] = place
-    return links
-
-
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str, unit: str) -> list[Result]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(tqdm(pool.map(function, items), total=len(items), desc=title, unit=unit, disable=None))
 
 
-def _pair(one: int, other: int, evidence: str) -> Pair:
-    return Pair(min(one, other), max(one, other), evidence)
-
-
-def _read(path: Path) -> tuple[Scene, list[np.ndarray]]:
+def _read(path: Path) -> tuple[Scene, np.ndarray, np.ndarray]:
     """The scene of an image, and 512 bits each of it and of its mirror image: ImageHash's phash (DCT) and dhash."""
     pixels = read_image(path).pixels
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
@@ -159,7 +145,7 @@ def _read(path: Path) -> tuple[Scene, list[np.ndarray]]:
     for side in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
         parts = [imagehash.phash(side, HASH_SIDE), imagehash.dhash(side, HASH_SIDE)]
         hashes.append(np.concatenate([part.hash.ravel() for part in parts]))
-    return read_scene(pixels), hashes
+    return read_scene(pixels), hashes[0], hashes[1]
 
 
 def _near_hashes(hashes: np.ndarray, others: np.ndarray) -> set[tuple[int, int]]:
@@ -184,43 +170,32 @@ def _near_features(scenes: Sequence[Scene]) -> set[tuple[int, int]]:
     Locality-sensitive hashing: random planes cut the space of descriptors and places into small buckets, several times
     over. Scenes that meet in a bucket get a vote, the more the fewer meet there; crowded buckets tell nothing.
     """
-    counts = [len(scene.points) for scene in scenes]
-    owners = np.repeat(np.arange(len(scenes)), counts)
+    owners = np.repeat(np.arange(len(scenes)), [len(scene.points) for scene in scenes])
     if not len(owners):
         return set()
-    bits = min(30, max(8, round(math.log2(len(owners)))))  # about one point in a bucket, whatever their number
+    features = np.concatenate([scene.root_descriptors() for scene in scenes])
+    places = np.concatenate([scene.points / scene.pixels.shape[::-1] - 0.5 for scene in scenes]).astype(np.float32)
     rng = np.random.default_rng(0)
-    planes = rng.standard_normal((130, _TABLES * bits), dtype=np.float32)
-    # Descriptors have no negative numbers: planes that do not hold their mean direction would cut off little.
-    planes[:128] -= planes[:128].mean(axis=0)
-    planes[128:] *= _POSITION_WEIGHT
-
-    def side_of_planes(scene: Scene) -> np.ndarray:
-        places = (scene.points / scene.pixels.shape[::-1] - 0.5).astype(np.float32)
-        return np.asarray(np.concatenate([scene.root_descriptors(), places], axis=1) @ planes)
-
-    step = math.ceil(len(scenes) / _SCENES_FOR_MEDIANS)
-    medians = np.median(np.concatenate([side_of_planes(scene) for scene in scenes[::step]]), axis=0)
-    powers = 1 << np.arange(bits)
-
-    def bucket_names(scene: Scene) -> np.ndarray:
-        above = side_of_planes(scene) > medians
-        return (above.reshape(-1, _TABLES, bits) @ powers).astype(np.int32)
-
-    names = np.concatenate(_in_threads(bucket_names, scenes, "Indexing points", "image"))
     votes = csr_array((len(scenes), len(scenes)))
-    for column in range(_TABLES):
-        met = np.unique(names[:, column].astype(np.int64) * len(scenes) + owners)
+    for _ in tqdm(range(_TABLES), desc="Indexing features", unit="table", disable=None):
+        planes = rng.standard_normal((features.shape[1], _BITS), dtype=np.float32)
+        # Descriptors have no negative numbers; planes through their common direction would cut off little.
+        values = features @ (planes - planes.mean(axis=0))
+        values += _POSITION_WEIGHT * (places @ rng.standard_normal((2, _BITS), dtype=np.float32))
+        keys = (values > np.median(values, axis=0)) @ (1 << np.arange(_BITS))
+        met = np.unique(keys * len(scenes) + owners)
         _, bucket, sizes = np.unique(met // len(scenes), return_inverse=True, return_counts=True)
         tells = (sizes[bucket] > 1) & (sizes[bucket] <= _LARGEST_BUCKET)
         bucket, member = bucket[tells], met[tells] % len(scenes)
-        table = csr_array((sizes[bucket] ** -0.5, (member, bucket)), shape=(len(scenes), len(sizes)))
+        shape = (len(scenes), len(sizes))
+        table = csr_array((sizes[bucket] ** -0.5, (member, bucket)), shape=shape)
         votes = votes + table @ table.T
+    votes.setdiag(0)
     total = np.sqrt(np.maximum(votes.sum(axis=1), 1e-9))
     found = set()
     for first in range(len(scenes)):
         row = slice(votes.indptr[first], votes.indptr[first + 1])
         others, score = votes.indices[row], votes.data[row]
-        best = np.argsort(-score / total[others], kind="stable")[: _NEIGHBOURS + 1]  # itself among them
+        best = np.argsort(-score / total[others], kind="stable")[:_NEIGHBOURS]
         found |= {(min(first, int(other)), max(first, int(other))) for other in others[best] if other != first}
     return found

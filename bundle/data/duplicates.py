@@ -45,7 +45,8 @@ _TABLES, _BITS, _POSITION_WEIGHT, _LARGEST_BUCKET = 32, 18, 0.8, 100
 _ROWS_AT_ONCE = 1024
 _DETAILS_AT_HAND = 512
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Pair(NamedTuple):
@@ -73,7 +74,7 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
     order = sorted(range(len(cases)), key=lambda index: cases[index].image)  # so that their order changes nothing
     read = _in_threads(_read, [Path(dataset_dir) / cases[index].image for index in order], "Reading scenes", "image")
     scenes = [scene for scene, _, _ in read]
-    hashes, mirrored = (np.stack([entry[place] for entry in read]) for place in (1, 2))
+    hashes, mirrored = np.stack([bits for _, bits, _ in read]), np.stack([bits for _, _, bits in read])
 
     @lru_cache(_DETAILS_AT_HAND)
     def details(index: int, mirror: bool) -> Details:
@@ -105,7 +106,7 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
         if verdict is not None
     ]
     judged.sort(key=lambda entry: -entry[0])
-    pairs = [Pair(*sorted(pair), evidence) for _, evidence, *pair in judged]
+    pairs = [Pair(min(one, other), max(one, other), evidence) for _, evidence, one, other in judged]
     last_seen: dict[str, int] = {}
     for index, case in enumerate(cases):
         if case.patient is not None:

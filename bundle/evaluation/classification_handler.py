@@ -19,7 +19,7 @@ from bundle import fusion  # as a module, since it imports this package
 from bundle.errors import UserError
 from bundle.evaluation.classification import summarise_classification
 from bundle.evaluation.figures import plot_confusion, plot_reliability, plot_roc
-from bundle.evaluation.handler import to_csv
+from bundle.evaluation.handler import refuse_another_split, to_csv
 from bundle.evaluation.report import write_classification_report
 from bundle.files import write_atomically, write_json
 from bundle.provenance import describe_run
@@ -61,6 +61,7 @@ class ClassificationEvaluation:
         self.card = read_card(weights)
         self.datalist, self.part = datalist, part
         _refuse_trained_images(self.card, datalist, weights)
+        refuse_another_split(self.card, datalist, weights)
         self.rows: list[dict[str, Any]] = []
         self.wrong: list[tuple[dict[str, Any], np.ndarray]] = []
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from bundle.errors import UserError
 from bundle.evaluation.figures import plot_dice_histogram, plot_examples
 from bundle.evaluation.report import write_report
 from bundle.evaluation.segmentation import measure_case, summarise
@@ -58,6 +59,7 @@ class SegmentationEvaluation:
         self.threshold = float(threshold)
         self.weights = weights
         self.datalist = datalist
+        refuse_another_split(read_card(weights), datalist, weights)
         self.rows: list[dict[str, Any]] = []
         self.examples: list[tuple[float, dict[str, Any], np.ndarray]] = []
 
@@ -153,6 +155,26 @@ class SegmentationEvaluation:
             figures.insert(0, ("Image, ground truth and prediction", self.folder / "examples.png"))
             plot_examples(items, self.folder / "examples.png", threshold=self.threshold, synthetic=synthetic)
         return figures
+
+
+def refuse_another_split(card: Mapping[str, Any], datalist: Mapping[str, Any], weights: str | os.PathLike[str]) -> None:
+    """Refuse weights of the same dataset whose training drew the parts otherwise: tested images may be trained ones.
+
+    Args:
+        card: of the weights.
+        datalist: whose part is to be tested.
+        weights: named in the message.
+
+    Raises:
+        UserError: the checksums of the two splits differ.
+    """
+    splits = card.get("split_sha256"), datalist.get("split_sha256")
+    same_data = card.get("dataset_sha256") == datalist.get("dataset_sha256")
+    if same_data and None not in splits and splits[0] != splits[1]:
+        raise UserError(
+            f"{weights}: trained on another split of this dataset, so it may have seen the images it is tested on; "
+            "evaluate on the prepared folder of its own training, or train anew"
+        )
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -16,9 +16,9 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.errors import InputError
+from bundle.errors import InputError, UserError
 from bundle.evaluation import SegmentationEvaluation
-from bundle.evaluation.handler import to_csv
+from bundle.evaluation.handler import refuse_another_split, to_csv
 from bundle.weights import write_weights
 
 DATALIST = {"name": "boxes", "dataset_sha256": "cd" * 32, "split": "15:5:80", "seed": 4, "synthetic": False}
@@ -154,3 +154,11 @@ def test_a_mask_that_can_not_be_read_is_named(tmp_path: Path) -> None:
 def test_no_rows_make_an_empty_table() -> None:
     assert to_csv([]) == ""
     assert to_csv([{"a": 1, "b": None}]) == "a,b\r\n1,\r\n"
+
+
+def test_weights_of_another_split_of_the_same_dataset_are_refused() -> None:
+    card = {"dataset_sha256": "cd" * 32, "split_sha256": "11"}
+    refuse_another_split(card, {**DATALIST, "split_sha256": "11"}, "model.pt")
+    refuse_another_split(card, {**DATALIST, "split_sha256": "22", "dataset_sha256": "ef" * 32}, "model.pt")
+    with pytest.raises(UserError, match=r"model\.pt: trained on another split of this dataset"):
+        refuse_another_split(card, {**DATALIST, "split_sha256": "22"}, "model.pt")

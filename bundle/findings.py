@@ -47,6 +47,8 @@ class Finding:
         mask: (H, W) bool, the lesion.
         probability_map: (H, W) uint8, 255 for certain lesion.
         explanation: (H, W) uint8, 255 where the evidence for malignancy is strongest; None unless asked for.
+        frame: of a file of several frames, counted from 0; None for a file of one image.
+        spacing_mm: (row, column) distance of pixel centres in mm; None where the file does not tell.
     """
 
     image: str
@@ -63,6 +65,8 @@ class Finding:
     mask: np.ndarray = field(repr=False, compare=False)
     probability_map: np.ndarray = field(repr=False, compare=False)
     explanation: np.ndarray | None = field(default=None, repr=False, compare=False)
+    frame: int | None = None
+    spacing_mm: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""
@@ -159,6 +163,7 @@ class ClassifyLesiond(Transform):
             mask=region.mask,
             probability_map=levels,
             explanation=self.explain(seen, region) if self.explain else None,
+            spacing_mm=_known(spacing_mm),
         )
 
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_expit
 
 from bundle.errors import UserError
-from bundle.evaluation.intervals import DRAWS, LEVEL, bootstrap_by_group, bootstrap_ratio_by_group
+from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_by_group, bootstrap_ratio_by_group
 
 BINS = 15  # of the calibration error, as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017
 
@@ -27,7 +27,7 @@ def summarise_classification(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score a classifier, with 95 % percentile bootstrap intervals drawn by group.
+    """Score a classifier, with 95 % bootstrap intervals drawn by group.
 
     Args:
         rows: one per image: `image`, `group`, `label` (0 benign, 1 malignant) and `probability` of malignancy.
@@ -74,7 +74,7 @@ def summarise_classification(
 
     majority = labels if 2 * labels.sum() > labels.size else ~labels
     return {
-        "intervals": {"method": "percentile bootstrap by group", "level": LEVEL, "draws": draws, "seed": seed},
+        "intervals": {"method": METHOD, "level": LEVEL, "draws": draws, "seed": seed},
         "cases": len(rows),
         "groups": len(set(groups)),
         "malignant": int(labels.sum()),

@@ -13,7 +13,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 
 from bundle.errors import UserError
-from bundle.evaluation.intervals import DRAWS, LEVEL, bootstrap_ratio_by_group
+from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
 
 MISSED_BELOW = 0.1  # a Dice under this means that the lesion was not found: the overlap is of no use to a reader
 THRESHOLDS = np.arange(5, 100, 5) / 100
@@ -86,7 +86,7 @@ def measure_case(probability: np.ndarray, lesion: np.ndarray, threshold: float =
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """Average the cases' scores, with 95 % percentile bootstrap intervals drawn by group.
+    """Average the cases' scores, with 95 % bootstrap intervals drawn by group.
 
     Args:
         rows: one per image: `image`, `class`, `group` and the fields of `CaseScores`.
@@ -102,7 +102,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
     normals = [row for row in rows if row["dice"] is None]
     classes = sorted({str(row["class"]) for row in lesions})
     return {
-        "intervals": {"method": "percentile bootstrap by group", "level": LEVEL, "draws": draws, "seed": seed},
+        "intervals": {"method": METHOD, "level": LEVEL, "draws": draws, "seed": seed},
         "lesions": _summarise_lesions(lesions, draws, seed),
         "classes": {
             name: _summarise_lesions([row for row in lesions if str(row["class"]) == name], draws, seed)

@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from bundle.evaluation.intervals import bootstrap_by_group, bootstrap_ratio_by_group
+from bundle.evaluation.classification import area_under_roc
+from bundle.evaluation.intervals import bootstrap_by_group, bootstrap_mean_of_runs, bootstrap_ratio_by_group
 
 
 def _simulate_clusters(generator: np.random.Generator, clusters: int = 80) -> tuple[np.ndarray, list[str]]:
@@ -31,6 +33,65 @@ def test_intervals_cover_the_truth_95_times_in_100_only_when_drawn_by_group() ->
     # 0.95 over 300 simulations has a standard error of 0.013; the margin is three of them.
     assert 0.91 <= by_group / 300 <= 0.99
     assert by_image / 300 < 0.85
+
+
+@pytest.mark.parametrize("statistic", ["sensitivity", "AUROC", "skewed mean"])
+def test_intervals_of_the_scores_that_we_report_cover_the_truth_95_times_in_100(statistic: str) -> None:
+    generator = np.random.default_rng(4)
+    truth = {
+        "sensitivity": norm.cdf(0.9),
+        "AUROC": norm.cdf(1.8 / math.sqrt(2)),
+        "skewed mean": 0.65 * math.exp(0.125) + 0.35 * math.exp(0.125 + 0.9),
+    }[statistic]
+    simulations, covered = 400, 0
+    for _ in range(simulations):
+        sizes = generator.integers(1, 4, 100)
+        malignant = generator.random(100) < 0.35
+        label = np.repeat(malignant, sizes)
+        score = np.repeat(generator.normal(0, 0.8, 100) + malignant * 1.8, sizes)
+        score += generator.normal(0, 0.6, score.size)
+        groups = [str(name) for name in np.repeat(np.arange(100), sizes)]
+        if statistic == "AUROC":
+
+            def area(cases: np.ndarray, label: np.ndarray = label, score: np.ndarray = score) -> float:
+                return area_under_roc(label[cases], score[cases])
+
+            interval = bootstrap_by_group(area, groups, draws=300)
+        elif statistic == "sensitivity":
+            interval = bootstrap_ratio_by_group(label & (score > 0.9), groups, label, draws=300)
+        else:
+            interval = bootstrap_ratio_by_group(np.exp(score / 2), groups, draws=300)
+        covered += interval.low <= truth <= interval.high
+    assert 0.93 <= covered / simulations <= 0.97
+
+
+def test_a_rate_of_one_or_none_has_the_exact_interval_of_its_groups() -> None:
+    groups = [str(i // 2) for i in range(20)]  # ten groups
+    everything = bootstrap_ratio_by_group(np.ones(20), groups)
+    assert everything.as_dict() == {"estimate": 1.0, "low": pytest.approx(0.025**0.1), "high": 1.0}
+    nothing = bootstrap_ratio_by_group(np.zeros(20), groups)
+    assert nothing.as_dict() == {"estimate": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025**0.1)}
+
+
+def test_a_perfect_auroc_claims_no_certainty() -> None:
+    label = np.array([0, 0, 0, 1, 1, 1], dtype=bool)
+    interval = bootstrap_by_group(lambda cases: area_under_roc(label[cases], label[cases] * 1.0), list("abcdef"))
+    assert interval.as_dict() == {"estimate": 1.0, "low": None, "high": None}
+
+
+def test_the_mean_of_equal_runs_is_as_uncertain_as_one_and_of_other_cases_less() -> None:
+    generator = np.random.default_rng(6)
+    values, groups = _simulate_clusters(generator)
+    others, other_groups = _simulate_clusters(generator)
+    other_groups = [f"other {name}" for name in other_groups]
+    one = (lambda cases: float(values[cases].mean()), groups)
+    two = (lambda cases: float(others[cases].mean()) if cases.size else math.nan, other_groups)
+    single = bootstrap_mean_of_runs([one], draws=400)
+    same = bootstrap_mean_of_runs([one, one, one], draws=400)
+    apart = bootstrap_mean_of_runs([one, two], draws=400)
+    assert same == pytest.approx(single)
+    assert apart.high - apart.low < 0.9 * (single.high - single.low)
+    assert all(map(math.isnan, bootstrap_mean_of_runs([])))
 
 
 def test_ratio_of_sums_equals_the_general_statistic() -> None:

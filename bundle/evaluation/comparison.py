@@ -11,6 +11,7 @@ import csv
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ from scipy.stats import norm
 from bundle.errors import InputError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.intervals import DRAWS, LEVEL, bootstrap_by_group
+
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+"""Takes one model's values (N,) and the numbers of the drawn cases, with repetitions."""
 
 
 class Difference(NamedTuple):
@@ -154,38 +158,35 @@ def compare_tables(
     groups = [row["group"] for row in rows[0]]
     scores: dict[str, Any] = {}
 
-    def add(
-        name: str, values: list[Callable[[np.ndarray], float]], method: str, keep: Difference | None = None
-    ) -> None:
+    def add(name: str, statistic: Statistic, sides: Sequence[np.ndarray], exact: Difference | None = None) -> None:
+        one, other = (partial(statistic, side) for side in sides)
+        found = exact or compare_by_bootstrap(one, other, groups, draws=draws, seed=seed)
         everything = np.arange(len(groups))
-        found = keep or compare_by_bootstrap(values[0], values[1], groups, draws=draws, seed=seed)
-        estimates = [value(everything) for value in values]
         scores[name] = {
-            "first": estimates[0],
-            "second": estimates[1],
+            "first": one(everything),
+            "second": other(everything),
             "difference": found.as_dict(),
-            "method": method,
+            "method": "DeLong, clustered" if exact else f"bootstrap by group, {draws} draws, seed {seed}",
         }
 
-    by_bootstrap = f"bootstrap by group, {draws} draws, seed {seed}"
     if kind == "probability":
         label = np.array([row["class"] == "malignant" for row in rows[0]])
         probability = [np.array([float(row["probability"]) for row in side]) for side in rows]
-        areas = [lambda cases, p=p: area_under_roc(label[cases], p[cases]) for p in probability]
-        add("auroc", areas, "DeLong, clustered", compare_auroc(label, *probability, groups))
-        add("auroc (bootstrap)", areas, by_bootstrap)
-        right = [((p >= 0.5) == label).astype(float) for p in probability]
-        add("accuracy at 0.5", [lambda cases, r=r: float(r[cases].mean()) for r in right], by_bootstrap)
-        errors = [(p - label) ** 2 for p in probability]
-        add("brier", [lambda cases, e=e: float(e[cases].mean()) for e in errors], by_bootstrap)
+
+        def area(values: np.ndarray, cases: np.ndarray) -> float:
+            return area_under_roc(label[cases], values[cases])
+
+        add("auroc", area, probability, compare_auroc(label, probability[0], probability[1], groups))
+        add("auroc (bootstrap)", area, probability)
+        add("accuracy at 0.5", _mean, [((values >= 0.5) == label).astype(float) for values in probability])
+        add("brier", _mean, [(values - label) ** 2 for values in probability])
     else:
         for name in ("dice", "iou", "hd95", "pixel_accuracy"):
+            both = np.array([[float(row[name] or "nan") for row in side] for side in rows])
             # Cases without the score in one of the two, such as the HD95 of a missed lesion, are left out of both.
-            both = [np.array([float(row[name] or "nan") for row in side]) for side in rows]
-            known = np.isfinite(both[0]) & np.isfinite(both[1])
-            means = [lambda cases, v=v, k=known: _mean(v[cases][k[cases]]) for v in both]
-            if known.any():
-                add(name, means, by_bootstrap)
+            both[:, ~np.isfinite(both).all(axis=0)] = np.nan
+            if np.isfinite(both).any():
+                add(name, _mean, list(both))
     return {
         "images": len(shared),
         "groups": len(set(groups)),
@@ -195,8 +196,10 @@ def compare_tables(
     }
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else math.nan
+def _mean(values: np.ndarray, cases: np.ndarray) -> float:
+    known = values[cases]
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def _read_table(path: str | os.PathLike[str], mend: str) -> list[dict[str, str]]:

@@ -40,6 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another split; default: %(default)s")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad files out and list them in cases.json")
+    parser.add_argument(
+        "--conflicts",
+        choices=["keep", "drop"],
+        default="keep",
+        help="groups of near duplicates that stand in several classes: keep them, each in one part, or leave them out; "
+        "default: %(default)s",
+    )
     classifier = parser.add_argument_group("for the classifier")
     classifier.add_argument("--classifier", action="store_true", help="write datalist_classifier.json")
     classifier.add_argument("--segmentation_dir", type=Path, help="the segmenter's run, with its predictions")
@@ -59,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             folds=options.folds,
             seed=options.seed,
             skip_bad=options.skip_bad,
+            conflicts=options.conflicts,
         )
         print(count_table(output))
     except UserError as error:

@@ -74,6 +74,7 @@ class Likeness(NamedTuple):
         anatomy: correlation of coarse detail, in [-1, 1]: layers, lesion, shadows.
         anatomy_points: points that agree with that alignment.
         overlap: share of the smaller scene's tissue that lies in the other under the coarse alignment.
+        texture_matrix, anatomy_matrix: the alignments, (2, 3): x and y in the first scene's pixels -> in the second's.
     """
 
     texture: float = 0.0
@@ -81,6 +82,8 @@ class Likeness(NamedTuple):
     anatomy: float = 0.0
     anatomy_points: int = 0
     overlap: float = 0.0
+    texture_matrix: np.ndarray | None = None
+    anatomy_matrix: np.ndarray | None = None
 
 
 def read_scene(pixels: np.ndarray) -> Scene:
@@ -153,11 +156,12 @@ def compare(first: Details, second: Details) -> Likeness:
         anatomy, overlap = _correlate(first, second, matrix)
         if anatomy > best.anatomy:
             agreeing = _count_agreeing(loose, matrix, tolerance=8)
-            best = best._replace(anatomy=anatomy, anatomy_points=agreeing, overlap=overlap)
+            best = best._replace(anatomy=anatomy, anatomy_points=agreeing, overlap=overlap, anatomy_matrix=matrix)
         matrix = _refine(first, second, "fine", start)
         texture = _correlate_blocks(first, second, matrix)
         if texture > best.texture:
-            best = best._replace(texture=texture, texture_points=_count_agreeing(loose, matrix, tolerance=4))
+            agreeing = _count_agreeing(loose, matrix, tolerance=4)
+            best = best._replace(texture=texture, texture_points=agreeing, texture_matrix=matrix)
     return best
 
 

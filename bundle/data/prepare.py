@@ -45,6 +45,7 @@ PHANTOM_FOLDER = "phantom"
 """A dataset folder of this name is filled with the synthetic phantom if it is not there."""
 
 HEADER = ("name", "description", "synthetic", "source", "dataset_sha256", "split", "seed", "labels", "split_sha256")
+CONFLICTS = ("keep", "drop")
 LISTS = tuple(f"{part}{kind}" for kind in ("", "_normal") for part in PARTS)
 _MEND = "make it anew with scripts/prepare_data.py"
 
@@ -60,6 +61,7 @@ def prepare(
     folds: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    conflicts: str = "keep",
 ) -> None:
     """Check, group and split a dataset; write cases.json, groups.csv, class_counts.png and the datalists.
 
@@ -70,16 +72,24 @@ def prepare(
         folds: also write `datalist_segmentation_fold0.json`, …, one per fold of a cross-validation.
         seed: any integer; the same seed gives the same files on every machine.
         skip_bad: leave bad files out and list them in cases.json, instead of raising.
+        conflicts: what becomes of groups that stand in several classes: "keep" them, together in one part, or "drop"
+            them from the datalists and list them in cases.json as left out.
 
     Raises:
-        UserError: files are bad, the layout is unknown, or a part of the split would hold no lesion.
+        UserError: files are bad, the layout is unknown, conflicts is unknown, or a part of the split would hold no
+            lesion.
     """
+    if conflicts not in CONFLICTS:
+        raise UserError(f"conflicts '{conflicts}': give one of {', '.join(CONFLICTS)}")
     tested = parse_fold(split) is not None or parse_ratio(split)[2] > 0
     dataset, output_dir = Path(dataset), Path(output_dir)
     checked = check_dataset(dataset, skip_bad=skip_bad)
     pairs = find_pairs(checked.cases, dataset_folder(dataset))
     groups = group_cases(checked.cases, pairs)
     case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
+    table = group_table(case_list.cases, pairs)
+    if conflicts == "drop":
+        case_list = _drop_conflicts(case_list)
     datalists = {DATALIST: _datalist(case_list, split, seed)}
     for fold in range(folds or 0):
         name = f"{Path(DATALIST).stem}_fold{fold}.json"
@@ -96,7 +106,7 @@ def prepare(
         if stale.name not in datalists:
             stale.unlink(missing_ok=True)
     write_cases(output_dir / CASES, case_list)
-    write_atomically(output_dir / "groups.csv", _group_table(case_list.cases, pairs))
+    write_atomically(output_dir / "groups.csv", table)
     write_atomically(output_dir / "class_counts.png", _plot_counts(datalists[DATALIST]))
     # The plain datalist comes last: where it is, all other files are.
     for name in reversed(datalists):
@@ -175,8 +185,29 @@ def count_table(prepared_dir: PathLike) -> str:
     repeated = [size for size in sizes.values() if size > 1]
     lines.append(f"{sum(repeated)} images stand in {len(repeated)} groups of near duplicates or of one patient.")
     if case_list.skipped:
-        lines.append(f"{len(case_list.skipped)} bad files were left out; {CASES} lists them under 'skipped'.")
+        lines.append(f"{len(case_list.skipped)} images were left out; {CASES} says why, under 'skipped'.")
     return "\n".join(lines)
+
+
+def find_conflicts(cases: Sequence[Case]) -> set[str]:
+    """The groups that stand in several classes: one frame or patient with two diagnoses."""
+    labels: dict[str, str] = {}
+    return {case.group for case in cases if labels.setdefault(case.group, case.label) != case.label}
+
+
+def _drop_conflicts(case_list: CaseList) -> CaseList:
+    conflicts = find_conflicts(case_list.cases)
+    dropped = tuple(
+        {
+            "path": case.image,
+            "reason": f"its group {case.group} stands in several classes",
+            "mend": "correct the labels, or keep it with --conflicts keep",
+        }
+        for case in case_list.cases
+        if case.group in conflicts
+    )
+    kept = tuple(case for case in case_list.cases if case.group not in conflicts)
+    return replace(case_list, cases=kept, skipped=(*case_list.skipped, *dropped))
 
 
 def _datalist(case_list: CaseList, split: str, seed: int) -> Datalist:
@@ -239,8 +270,8 @@ def _make_folder(folder: Path) -> None:
         raise InputError(folder, f"cannot be made ({error.strerror})", "give a folder that can be written") from error
 
 
-def _group_table(cases: Sequence[Case], pairs: Sequence[Pair]) -> bytes:
-    """groups.csv: each image with its group and the first reason why it stands in it."""
+def group_table(cases: Sequence[Case], pairs: Sequence[Pair]) -> bytes:
+    """The content of groups.csv: each image with its group and the first reason why it stands in it."""
     evidence: dict[int, str] = {}
     for pair in pairs:
         evidence.setdefault(pair.first, f"{pair.evidence}: {cases[pair.second].image}")

@@ -49,6 +49,22 @@ def test_all_files_are_written_and_no_rests(made: Path) -> None:
         assert plot.format == "PNG"
 
 
+def test_groups_in_two_classes_are_kept_or_left_out_by_name(made: Path, tmp_path: Path) -> None:
+    torn = {"benign/benign (1).png", "malignant/co\rpy.png"}
+    prepare(made / "set", tmp_path / "dropped", split=SPLIT, seed=1, conflicts="drop")
+    kept, dropped = (read_cases(folder / CASES) for folder in (made / "out", tmp_path / "dropped"))
+    assert {case.image for case in kept.cases} - {case.image for case in dropped.cases} == torn
+    assert {entry["path"] for entry in dropped.skipped} == torn
+    assert all("several classes" in entry["reason"] for entry in dropped.skipped)
+    assert kept.dataset_sha256 != dropped.dataset_sha256
+    # The curated subset is a datalist like any other: it is taken as it is, and its table still tells of the group.
+    datalist = ensure_prepared(made / "set", tmp_path / "dropped", split=SPLIT, seed=1)
+    assert datalist["dataset_sha256"] == dropped.dataset_sha256
+    assert "co" in (tmp_path / "dropped/groups.csv").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="keep, drop"):
+        prepare(made / "set", tmp_path / "other", split=SPLIT, conflicts="merge")
+
+
 @pytest.mark.parametrize("name", [DATALIST, "datalist_segmentation_fold2.json"])
 def test_datalist_places_every_case_once_and_normals_apart(made: Path, name: str) -> None:
     datalist = json.loads((made / "out" / name).read_text())

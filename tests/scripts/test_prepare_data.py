@@ -51,7 +51,7 @@ def test_bad_file_gives_exit_code_2_and_skip_bad_goes_on(
     assert "Traceback" not in told
     assert not (tmp_path / "out").exists()
     assert main([*argv, "--skip-bad"]) == 0
-    assert "1 bad files were left out" in capsys.readouterr().out
+    assert "1 images were left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", [["--split", "1:2"], ["--folds", "1"], ["--folds", "99"]])

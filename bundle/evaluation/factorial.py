@@ -143,7 +143,7 @@ def _show(records: Sequence[Mapping[str, Any]], source: str, variant: str, chose
     for record in tqdm(records, desc=f"Cutting, {source}, {variant}", disable=None):
         image = torch.from_numpy(read_image(record["image"]).pixels / 255)[None]
         if source == "ground truth":
-            probability = merge_masks([str(path) for path in record["masks"]]).astype(np.float32)
+            probability: np.ndarray = merge_masks([str(path) for path in record["masks"]]).astype(np.float32)
         else:
             probability = read_image(record["probability"]).pixels / np.float32(255)
         crop = CropLesiond(

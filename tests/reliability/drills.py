@@ -47,6 +47,7 @@ from training_lab import (
     same_as,
     started,
     wait_for,
+    wait_for_moment,
     whole_checkpoint,
     workers_of,
 )
@@ -171,8 +172,7 @@ def try_signal(lab: Lab, number: int) -> Record:
     output = lab.fresh("signals", number)
     command = lab.command(stage, output, workers)
     with started(command) as process:
-        wait_for(lambda: (output / LAST).exists(), process)
-        time.sleep(random.Random(f"signal{number}").uniform(0, 0.8 * reference.training))
+        wait_for_moment(random.Random(f"signal{number}"), reference, output, process)
         (os.killpg if group else os.kill)(process.pid, getattr(signal, name))
         asked = time.monotonic()
         stopped = finish(process)
@@ -251,8 +251,7 @@ def try_worker(lab: Lab, number: int) -> Record:
     reference = lab.reference(stage, processes=2)
     output = lab.fresh("workers", number)
     with started(lab.processes(stage, output, extra=("--hang_timeout", "20"))) as process:
-        wait_for(lambda: (output / LAST).exists(), process)
-        time.sleep(random.Random(f"worker{number}").uniform(0, 0.8 * reference.training))
+        wait_for_moment(random.Random(f"worker{number}"), reference, output, process)
         before = workers_of(output)
         os.kill(before[rank], signal.SIGSTOP if freeze else signal.SIGKILL)
         struck = time.monotonic()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -230,6 +231,13 @@ def whole_checkpoint(folder: Path) -> Any:
         with contextlib.suppress(UserError):
             return load_tensors(folder / name, sealed=True)
     return None
+
+
+def wait_for_moment(dice: random.Random, reference: Reference, output: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a random moment in the training, before its last two epochs however busy the machine is."""
+    epoch = dice.randrange(1, EPOCHS - 2)
+    wait_for(lambda: (content := whole_checkpoint(output)) is not None and content["epoch"] >= epoch, process)
+    time.sleep(dice.uniform(0, reference.training / EPOCHS))
 
 
 def workers_of(output: Path) -> dict[int, int]:

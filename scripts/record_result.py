@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record the metrics.json of an evaluation in docs/results/, from which scripts/write_docs.py writes the pages."""
+"""Record a result in docs/results/, from which scripts/write_docs.py writes the pages.
+
+The metrics.json of an evaluation, with --name, --title and --recipe; or the audit.json, leaks.json or factorial.json of
+an audit, which need none of them.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("metrics", type=Path, help="RUN_FOLDER/evaluation/metrics.json")
-    parser.add_argument("--name", required=True, help="of the recorded file, such as busi_ours_seed0")
-    parser.add_argument("--title", required=True, help="of the run on the pages")
-    parser.add_argument("--recipe", required=True, choices=["paper", "ours"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("metrics", type=Path, help="RUN_FOLDER/evaluation/metrics.json, or what an audit wrote")
+    parser.add_argument("--name", help="of the recorded file, such as busi_ours_seed0")
+    parser.add_argument("--title", help="of the run on the pages")
+    parser.add_argument("--recipe", choices=["paper", "ours"])
     parser.add_argument("--row", type=int, choices=[1, 2, 3, 4], help="of the paper's Table 1, if the run repeats one")
     parser.add_argument("--note", default="", help="a sentence for the run's section")
     parser.add_argument("--allow-synthetic", action="store_true", help="record a result on the synthetic phantom")
@@ -30,18 +34,26 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
 
-    from bundle.evaluation.pages import record_result  # after the arguments: it loads torch, which takes seconds
+    # After the arguments: they load torch, which takes seconds.
+    from bundle.evaluation.evidence import kind_of, record_evidence
+    from bundle.evaluation.pages import record_result
+    from bundle.files import read_json
 
-    target = record_result(
-        options.metrics,
-        options.results,
-        options.name,
-        title=options.title,
-        recipe=options.recipe,
-        row=options.row,
-        note=options.note,
-        allow_synthetic=options.allow_synthetic,
-    )
+    if kind_of(read_json(options.metrics)):
+        target = record_evidence(options.metrics, options.results, options.allow_synthetic)
+    elif None in (options.name, options.title, options.recipe):
+        parser.error("the metrics.json of an evaluation needs --name, --title and --recipe")
+    else:
+        target = record_result(
+            options.metrics,
+            options.results,
+            options.name,
+            title=options.title,
+            recipe=options.recipe,
+            row=options.row,
+            note=options.note,
+            allow_synthetic=options.allow_synthetic,
+        )
     print(f"Recorded as {target}; run scripts/write_docs.py to renew the pages")
     return 0
 

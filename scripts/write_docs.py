@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the pages that show results (docs/results.md, the model card, the README's first screen) from docs/results/."""
+"""Write the pages that show what docs/results/ holds: results, evidence, the model card, the README's first screen."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages; default: docs")
     options = parser.parse_args(argv)
 
+    from bundle.evaluation.evidence import FIGURES, draw_evidence, is_drawn_from, read_evidence
     from bundle.evaluation.pages import render_pages  # after the arguments: it loads torch, which takes seconds
     from bundle.files import write_atomically
 
@@ -33,6 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         outdated.append(page)
         if not options.check:
             write_atomically(page, text)
+    evidence = read_evidence(options.docs / "results")
+    if evidence["complete"] and not all(is_drawn_from(options.docs / "images" / name, evidence) for name in FIGURES):
+        outdated += [options.docs / "images" / name for name in FIGURES]
+        if not options.check:
+            for name, content in draw_evidence(evidence).items():
+                write_atomically(options.docs / "images" / name, content)
     for page in outdated:
         print(f"{page}: is not what its JSON says; run scripts/write_docs.py" if options.check else f"Written: {page}")
     return int(options.check and bool(outdated))

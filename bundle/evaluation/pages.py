@@ -13,10 +13,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bundle.errors import InputError, UserError
+from bundle.evaluation.evidence import kind_of, read_evidence, summarise_factorial
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json, write_json
 
-PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2"}
+PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "evidence.md": "evidence.md.j2"}
 BENCHMARK = "benchmark_training"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
@@ -95,6 +96,8 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     results, classifications, benchmark = [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
+        if kind_of(content):
+            continue
         if file.stem == BENCHMARK:
             _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")
             benchmark = content
@@ -130,7 +133,10 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "code": _code,
         "span": _span,
     }
+    evidence = read_evidence(results_dir)
     values = {
+        "evidence": evidence,
+        **summarise_factorial(evidence["factorial"]),
         "results": results,
         "classifications": classifications,
         "series": _summarise_seeds(classifications),

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a training config trains, beside what its bare network could reach on the same machine."""
+"""How fast a config trains beside its bare network, and how the search for near duplicates grows with the images."""
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -15,13 +16,59 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.engines import SupervisedTrainer
+from PIL import Image
 
+from bundle.data.cases import Case
+from bundle.data.duplicates import find_pairs
 from bundle.data.phantom import make_phantom
 from bundle.errors import InputError, UserError
 from bundle.provenance import describe_run
 
 NEVER = 10**6  # epochs between validations: the timed part holds none
 PHANTOM = {"benign": 12, "malignant": 8, "normal": 4}  # files are read once, before the clock starts
+
+
+def measure_duplicates(counts: Sequence[int]) -> dict[str, Any]:
+    """Time the search for near duplicates among more and more phantoms, one in a hundred with a cropped copy.
+
+    Args:
+        counts: of images.
+
+    Returns:
+        ready for JSON: `runs` (per count `images`, `seconds`, `planted` copies, those `found`, `wrong` pairs,
+        `peak_memory_gib` of the process so far), `provenance`.
+    """
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = Path(name) / "phantom"
+        make_phantom(folder, counts={"normal": max(counts)}, size_range=((150, 200), (180, 240)))
+        originals = sorted((folder / "normal").glob("*).png"))
+        planted = {}
+        for number, path in enumerate(originals[::100]):
+            copy = path.with_name(f"copy{number}.png")
+            with Image.open(path) as image:
+                image.crop((4, 5, image.width - 7, image.height - 6)).save(copy)
+            planted[copy.name] = path.name
+        for count in sorted(counts):
+            kept = {path.name for path in originals[: count - count // 100]}
+            names = sorted(kept | {copy for copy, source in planted.items() if source in kept})
+            cases = [Case(f"normal/{name}", (), "normal", sha256=name) for name in names]
+            start = time.monotonic()
+            pairs = find_pairs(cases, folder)
+            seconds = time.monotonic() - start
+            told = [{names[pair.first], names[pair.second]} for pair in pairs]
+            wanted = [{copy, source} for copy, source in planted.items() if copy in names]
+            runs.append(
+                {
+                    "images": len(names),
+                    "seconds": round(seconds, 1),
+                    "planted": len(wanted),
+                    "found": sum(pair in told for pair in wanted),
+                    "wrong": sum(pair not in wanted for pair in told),
+                    "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+                }
+            )
+    return {"runs": runs, "provenance": describe_run()}
 
 
 def measure_training(

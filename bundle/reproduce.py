@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain as a list of steps: prepare, train, evaluate, segment, classify. Each is one bundle command.
+"""The whole chain as a list of steps: prepare, train, evaluate, segment, classify, audit. Each is one command.
 
 A step whose result is there is skipped, so a chain that was interrupted goes on where it was; a training that was
 interrupted resumes by itself.
@@ -29,13 +29,15 @@ class Step:
 
     Args:
         name: what a person reads while it runs; unique, it names the log.
-        words: arguments of ``python -m monai.bundle run``.
+        words: arguments of the program.
         result: the file that is there when the step is done.
+        program: what Python runs.
     """
 
     name: str
     words: tuple[str, ...]
     result: Path
+    program: tuple[str, ...] = ("-m", "monai.bundle", "run")
 
 
 def plan_chain(
@@ -50,7 +52,7 @@ def plan_chain(
     segmentation_overrides: Sequence[str] = (),
     classification_overrides: Sequence[str] = (),
 ) -> list[Step]:
-    """Return the steps of one segmenter, or of one per fold, and of the classifiers that use the masks.
+    """Return the steps of one segmenter, or of one per fold, of the classifiers that use the masks, and of their audit.
 
     Args:
         dataset_dir: the dataset.
@@ -112,6 +114,11 @@ def plan_chain(
             folder = output_dir / f"classification_{full}"
             overrides = (*(("--folds", str(folds)) if folds else ()), *_row(classifier_row), *classification_overrides)
             steps += _plan_classifier(full, folder, recipe, seed, (*words, "--masks", source), overrides)
+    if recipe == "ours" and classifier_rows:
+        leaks = output_dir / f"leaks_{name}"
+        given = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
+        step = (str(dataset_dir), "--output", str(leaks), *given, *(("--folds", str(folds)) if folds else ()))
+        steps.append(Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",)))
     return steps
 
 
@@ -152,7 +159,7 @@ def run_steps(steps: Sequence[Step], logs: Path) -> None:
         print(f"{label} …", end="", flush=True)
         start = time.monotonic()
         log = logs / f"{step.name.replace(' ', '_')}.log"
-        command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *step.words]
+        command = [sys.executable, "-W", "ignore", *step.program, *step.words]
         with open(log, "w", encoding="utf-8") as file:
             print(shlex.join(["python", *command[1:]]), file=file, flush=True)
             code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode

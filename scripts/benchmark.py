@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure speed. `training`: the whole training loop of a config beside its bare network, in turns, in one run."""
+"""Measure speed. `training`: the whole training loop of a config beside its bare network, in turns, in one run.
+`duplicates`: the search for near duplicates among more and more synthetic images."""
 
 from __future__ import annotations
 
@@ -36,7 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     training.add_argument("--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores")
     training.add_argument("--quick", action="store_true", help="a few iterations only: to see that it works")
     training.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+    duplicates = commands.add_parser("duplicates", help="seconds of the search for near duplicates")
+    duplicates.add_argument(
+        "--images", type=_positive, nargs="+", default=[1250, 10000], help="counts; default: 1250 10000, half an hour"
+    )
+    duplicates.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
     options = parser.parse_args(argv)
+    if options.command == "duplicates":
+        return _measure_duplicates(options)
 
     import torch  # after the arguments: torch and MONAI take seconds to import
 
@@ -50,6 +58,23 @@ def main(argv: list[str] | None = None) -> int:
     counts = _QUICK if options.quick else {}
     result = measure_training(options.config, dataset_dir=options.dataset_dir, overrides=overrides, **counts)
     print(_table(result))
+    if options.output:
+        write_json(options.output, result)
+        print(f"Written to {options.output}")
+    return 0
+
+
+def _measure_duplicates(options: argparse.Namespace) -> int:
+    from bundle.benchmark import measure_duplicates
+    from bundle.files import write_json
+
+    result = measure_duplicates(options.images)
+    for run in result["runs"]:
+        print(
+            f"{run['images']:>7} images: {run['seconds']:.1f} s, {1000 * run['seconds'] / run['images']:.0f} ms each; "
+            f"{run['found']} of {run['planted']} planted copies found, {run['wrong']} wrong pairs; "
+            f"{run['peak_memory_gib']} GiB"
+        )
     if options.output:
         write_json(options.output, result)
         print(f"Written to {options.output}")

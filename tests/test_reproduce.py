@@ -72,9 +72,10 @@ def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     assert "SYNTHETIC" in report
     assert "ORACLE" in report
     assert "93.23 %" in report
+    assert report.count("What a score is made of") == 2
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Not a medical device" in page
     assert page.count("data:image/png;base64,") >= 8
     capsys.readouterr()
     assert reproduce.main(words) == 0
-    assert capsys.readouterr().out.count("done before") == 7 + 10
+    assert capsys.readouterr().out.count("done before") == 8 + 11

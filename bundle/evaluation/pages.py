@@ -18,7 +18,7 @@ from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json, write_json
 
 PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "evidence.md": "evidence.md.j2"}
-BENCHMARK = "benchmark_training"
+BENCHMARK, DUPLICATES = "benchmark_training", "benchmark_duplicates"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
@@ -96,7 +96,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     results, classifications, benchmark = [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
-        if kind_of(content):
+        if kind_of(content) or file.stem == DUPLICATES:
             continue
         if file.stem == BENCHMARK:
             _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")
@@ -134,6 +134,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "span": _span,
     }
     evidence = read_evidence(results_dir)
+    growth = Path(results_dir) / f"{DUPLICATES}.json"
     values = {
         "evidence": evidence,
         **summarise_factorial(evidence["factorial"]),
@@ -141,6 +142,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "classifications": classifications,
         "series": _summarise_seeds(classifications),
         "benchmark": benchmark,
+        "growth": read_json(growth, _MEND) if growth.is_file() else None,
         "shipped": bool(shipped),
         "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
         "missed_below": MISSED_BELOW,

@@ -83,3 +83,16 @@ def test_option_without_sense_is_refused() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["training", "--batch_size", "0"])
     assert ended.value.code == 2
+
+
+def test_the_search_for_duplicates_tells_what_it_found_and_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["duplicates", "--images", "20", "110", "--output", str(tmp_path / "result.json")]) == 0
+    small, large = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["runs"]
+    assert (small["images"], large["images"]) == (21, 111)
+    assert (small["planted"], large["planted"]) == (1, 2)
+    assert [run["found"] for run in (small, large)] == [1, 2]
+    assert small["wrong"] == large["wrong"] == 0
+    assert 0 < small["seconds"] < large["seconds"]
+    assert "2 of 2 planted copies found, 0 wrong pairs" in capsys.readouterr().out

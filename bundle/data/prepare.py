@@ -29,10 +29,11 @@ from bundle.data.check import check_dataset, dataset_folder, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
 from bundle.data.splits import (
     PARTS,
+    UNLABELLED,
     check_no_group_crosses,
     oversample,
     parse_fold,
-    parse_ratio,
+    parse_split,
     split_by_name,
     split_checksum,
 )
@@ -68,7 +69,8 @@ def prepare(
     Args:
         dataset: a folder (BUSI's layout, or one with manifest.csv) or a CSV manifest.
         output_dir: made if need be; files of an earlier call are replaced.
-        split: of `datalist_segmentation.json`: training:validation:test, or a fold such as "fold 0 of 5".
+        split: of `datalist_segmentation.json`: training:validation:test, a fold such as "fold 0 of 5", or both, see
+            `split_by_name`.
         folds: also write `datalist_segmentation_fold0.json`, …, one per fold of a cross-validation.
         seed: any integer; the same seed gives the same files on every machine.
         skip_bad: leave bad files out and list them in cases.json, instead of raising.
@@ -81,7 +83,8 @@ def prepare(
     """
     if conflicts not in CONFLICTS:
         raise UserError(f"conflicts '{conflicts}': give one of {', '.join(CONFLICTS)}")
-    tested = parse_fold(split) is not None or parse_ratio(split)[2] > 0
+    ratio, _ = parse_split(split)
+    tested = ratio is None or ratio[2] > 0
     dataset, output_dir = Path(dataset), Path(output_dir)
     checked = check_dataset(dataset, skip_bad=skip_bad)
     pairs = find_pairs(checked.cases, dataset_folder(dataset))
@@ -114,17 +117,21 @@ def prepare(
 
 
 def prepared_name(dataset: str, split: str, seed: int) -> str:
-    """Name the folder of a prepared dataset: "BUSI_15-5-80_seed0", "BUSI_5-folds_seed0_fold2".
+    """Name the folder of a prepared dataset.
+
+    Such as "BUSI_15-5-80_seed0", "BUSI_5-folds_seed0_fold2", "BUSI_15-5-80_2-folds_seed0_fold1".
 
     Args:
         dataset: its name.
         split: as `prepare` takes it; "5 folds" gives what the names of the five folds begin with.
         seed: of the split.
     """
-    fold = parse_fold(split)
-    if fold is not None:
-        return f"{dataset}_{fold[1]}-folds_seed{seed}_fold{fold[0]}"
-    return f"{dataset}_{split.replace(':', '-').replace(' ', '-')}_seed{seed}"
+    ratio, _, last = split.rpartition(",")
+    fold = parse_fold(last)
+    if fold is None:
+        return f"{dataset}_{split.replace(':', '-').replace(' ', '-')}_seed{seed}"
+    name = "_".join([dataset, *([ratio.strip().replace(":", "-")] if ratio else [])])
+    return f"{name}_{fold[1]}-folds_seed{seed}_fold{fold[0]}"
 
 
 def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
@@ -140,11 +147,12 @@ def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
         check_no_group_crosses(content)
-        for name in LISTS:
+        lists = (*LISTS, UNLABELLED) if UNLABELLED in content else LISTS
+        for name in lists:
             content[name] = [_absolute(record, folder) for record in content[name]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(file, f"is no datalist of the bundle ({error or type(error).__name__})", _MEND) from error
-    for name in LISTS:
+    for name in lists:
         for record in content[name]:
             for path in (record["image"], *record["label"]):
                 if not os.path.isfile(path):
@@ -222,7 +230,7 @@ def _datalist(case_list: CaseList, split: str, seed: int) -> Datalist:
         "seed": seed,
         "labels": {"0": "background", "1": "lesion"},
     }
-    for name in LISTS:
+    for name in (*LISTS, UNLABELLED) if UNLABELLED in parts else LISTS:
         wanted = ("normal",) if name.endswith("_normal") else LESION_LABELS
         members = parts[name.removesuffix("_normal")]
         datalist[name] = [
@@ -243,7 +251,7 @@ def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split: str, seed: int) -> None:
     mend = f"name another folder, or delete {prepared} to have it made anew"
     for what, found, wanted in (
-        ("split", _parse_split(datalist["split"]), _parse_split(split)),
+        ("split", parse_split(datalist["split"]), parse_split(split)),
         ("seed", datalist["seed"], seed),
     ):
         if found != wanted:
@@ -257,10 +265,6 @@ def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split
         known = len(case_list.cases) + len(case_list.skipped)
         reason = f"was made from another list of files than {dataset} has now ({known} then, {len(listed)} images now)"
         raise InputError(prepared / CASES, reason, mend)
-
-
-def _parse_split(split: str) -> tuple[float, ...]:
-    return parse_fold(split) or parse_ratio(split)
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,6 +15,9 @@ from bundle.data.cases import Case
 from bundle.errors import UserError
 
 PARTS = ("training", "validation", "test")
+UNLABELLED = "unlabelled"
+"""The part whose masks a run must not look at: images for consistency training."""
+
 FOLD_VALIDATION = 0.1
 """The share of a fold's training cases that early stopping watches."""
 
@@ -35,7 +38,7 @@ def parse_ratio(text: str) -> tuple[float, float, float]:
     if not (training > 0 and validation > 0 and test >= 0 and total < float("inf")):
         raise UserError(
             f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80, "
-            "or a fold, such as 'fold 0 of 5'"
+            "a fold, such as 'fold 0 of 5', or both, such as '15:5:80, fold 0 of 2'"
         )
     return training / total, validation / total, test / total
 
@@ -55,16 +58,45 @@ def parse_fold(text: str) -> tuple[int, int] | None:
     return fold, folds
 
 
+def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None]:
+    """The ratio and the fold in "15:5:80", "fold 0 of 5" or "15:5:80, fold 0 of 2"; None for what is not said.
+
+    Raises:
+        UserError: the text is of none of these forms.
+    """
+    ratio, comma, fold = str(text).partition(",")
+    if comma:
+        both = parse_ratio(ratio), parse_fold(fold)
+        if both[1] is None:
+            parse_ratio(text)  # says what may be given
+        return both
+    named = parse_fold(text)
+    return (None, named) if named else (parse_ratio(text), None)
+
+
 def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, list[Case]]:
     """Split cases as a text says: "15:5:80", see `split_cases`, or "fold 0 of 5", see `k_fold`.
 
+    "15:5:80, fold 0 of 2" is 15:5:80 of whose test part only the first of two folds is tested; the rest of it is the
+    part `UNLABELLED`. So k trainings use all of its images, but none is tested by a network that saw it.
+
     Raises:
-        UserError: the text is of neither form, or there are fewer groups than folds.
+        UserError: the text is of none of these forms, or there are fewer groups than folds.
     """
-    named = parse_fold(split)
-    if named is None:
-        return split_cases(cases, parse_ratio(split), seed)
-    return k_fold(cases, named[1], seed)[named[0]]
+    ratio, fold = parse_split(split)
+    if ratio is None:
+        assert fold is not None
+        return k_fold(cases, fold[1], seed)[fold[0]]
+    parts = split_cases(cases, ratio, seed)
+    if fold is None:
+        return parts
+    groups = len({case.group for case in parts["test"]})
+    if fold[1] > groups:
+        raise UserError(f"split '{split}': the test part has {groups} groups of near duplicates, fewer than folds")
+    folds = _distribute(parts["test"], [1 / fold[1]] * fold[1], seed)
+    unseen = folds.pop(fold[0])
+    rest = sorted((case for part in folds for case in part), key=lambda case: case.image)
+    return {**parts, "test": unseen, UNLABELLED: rest}
 
 
 def split_checksum(split: Mapping[str, Any]) -> str:
@@ -77,6 +109,8 @@ def split_checksum(split: Mapping[str, Any]) -> str:
         name: sorted(record["image"] for record in split.get(name, []))
         for name in (f"{part}{kind}" for part in PARTS for kind in ("", "_normal"))
     }
+    # Only where there is such a part: the checksums of other splits stay what they were.
+    content |= {UNLABELLED: sorted(record["image"] for record in split[UNLABELLED])} if UNLABELLED in split else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,7 +151,7 @@ def check_no_group_crosses(split: Mapping[str, Any]) -> None:
         UserError: one does; the message names the group and its files.
     """
     seen: dict[str, tuple[str, str]] = {}
-    for part in PARTS:
+    for part in (*PARTS, UNLABELLED):
         for record in [*split.get(part, []), *split.get(f"{part}_normal", [])]:
             image, group = record["image"], record["group"]
             for key, what in ((f"group {group}", f"group {group}"), (f"image {image}", "the same image")):

@@ -4,6 +4,7 @@
 from .bad_files import ReadFiles, ReportBadFiles, collate_readable
 from .batch import PrepareBatch
 from .checkpoint import Checkpoint, MovingAverage
+from .consistency import Consistency
 from .finish import finish_segmentation
 from .finish_classifier import finish_classification
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
@@ -11,6 +12,7 @@ from .run import claim_folder, run_training
 
 __all__ = [
     "Checkpoint",
+    "Consistency",
     "History",
     "MovingAverage",
     "PrepareBatch",

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.data.cases import Case
-from bundle.data.splits import PARTS, check_no_group_crosses, k_fold, oversample, parse_ratio, split_cases
+from bundle.data.splits import (
+    PARTS,
+    UNLABELLED,
+    check_no_group_crosses,
+    k_fold,
+    oversample,
+    parse_ratio,
+    split_by_name,
+    split_cases,
+)
 from bundle.errors import UserError
 
 LABELS = ("benign", "malignant", "normal")
@@ -161,3 +170,22 @@ def test_oversampling_balances_and_keeps_every_record(labels: list[str], seed: i
         times = Counter(record["image"] for record in result if record["class"] == label).values()
         assert max(times) - min(times) <= 1
     assert result == oversample(records, seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(mixed_groups.filter(lambda groups: len(groups) > 12), seeds)
+def test_unlabelled_cases_are_the_test_part_of_the_other_folds(groups: list[list[str]], seed: int) -> None:
+    cases = _cases(groups)
+    plain = split_by_name(cases, "15:5:80", seed)
+    folds = [split_by_name(cases, f"15:5:80, fold {fold} of 2", seed) for fold in range(2)]
+    for fold, other in (folds, folds[::-1]):
+        assert (fold["training"], fold["validation"]) == (plain["training"], plain["validation"])
+        assert fold[UNLABELLED] == other["test"]
+        check_no_group_crosses({part: [vars(case) for case in members] for part, members in fold.items()})
+    assert sorted(case.image for fold in folds for case in fold["test"]) == [case.image for case in plain["test"]]
+
+
+def test_a_group_that_is_both_unlabelled_and_tested_is_refused() -> None:
+    record = {"image": "a.png", "group": "g1"}
+    with pytest.raises(UserError, match="group g1"):
+        check_no_group_crosses({"test": [record], UNLABELLED: [{**record, "image": "b.png"}]})

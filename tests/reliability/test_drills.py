@@ -36,7 +36,6 @@ def _failed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in records if not record["ok"]]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "numbers"),

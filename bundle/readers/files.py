@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .dicom_image import count_dicom_frames, read_dicom
+from .dicom_seg import read_segmentation
 from .image import count_picture_frames, read_picture, read_picture_mask
+from .nifti import GZIP, count_nifti_frames, is_nifti, read_nifti, read_nifti_mask
 from .ultrasound import UltrasoundImage
+
+DICOM, NIFTI, PICTURE = "DICOM", "NIfTI", "picture"
 
 
 def read_image(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
@@ -25,16 +30,27 @@ def read_image(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
             named.
     """
     file, named = split_frame(path)
-    return read_picture(file, named if frame is None else frame)
+    number = named if frame is None else frame
+    return {DICOM: read_dicom, NIFTI: read_nifti, PICTURE: read_picture}[kind_of(file)](file, number)
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read one lesion mask as bool (H, W) at its stored size.
+def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None) -> np.ndarray:
+    """Read one lesion mask as bool (H, W) at its stored size: a picture, a NIfTI slice or a BINARY DICOM SEG.
+
+    Args:
+        path: the file, or one frame of it as in `read_image`.
+        image: that it belongs to, as `read_image` would be given it; tells which frames of a DICOM SEG are meant.
 
     Raises:
-        InputError: as `read_image`.
+        InputError: as `read_image`; or a DICOM SEG belongs to another image.
     """
-    return read_picture_mask(path)
+    file, number = split_frame(path)
+    kind = kind_of(file)
+    if kind == DICOM:
+        source, frame = (None, None) if image is None else split_frame(image)
+        is_dicom = source is not None and kind_of(source) == DICOM
+        return read_segmentation(file, source if is_dicom else None, frame)
+    return read_nifti_mask(file, number) if kind == NIFTI else read_picture_mask(file, number)
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
@@ -44,7 +60,22 @@ def count_frames(path: str | os.PathLike[str]) -> int:
         InputError: the header can not be read.
     """
     file, named = split_frame(path)
-    return count_picture_frames(file) if named is None else 1
+    if named is not None:
+        return 1
+    return {DICOM: count_dicom_frames, NIFTI: count_nifti_frames, PICTURE: count_picture_frames}[kind_of(file)](file)
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Return `DICOM`, `NIFTI` or `PICTURE` by a file's first bytes; a file that can not be opened is a picture."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(540)
+    except (OSError, ValueError):
+        return PICTURE
+    if start[128:132] == b"DICM":
+        return DICOM
+    # Nothing else that is read begins as gzip does.
+    return NIFTI if start[:2] == GZIP or is_nifti(start) else PICTURE
 
 
 def split_frame(path: str | os.PathLike[str]) -> tuple[str, int | None]:

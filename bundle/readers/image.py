@@ -42,23 +42,36 @@ def read_picture(path: str, frame: int | None = None) -> UltrasoundImage:
     """
     image, frames, warnings = _decode(path, frame)
     if image.mode in ("I", "F"):
-        pixels = _scale_unknown_range(path, np.asarray(image))
+        pixels = scale_unknown_range(path, np.asarray(image))
     elif image.mode.startswith("I;16"):
         pixels = np.asarray(image, dtype=np.float64) * (255.0 / 65535.0)
     elif image.mode in ("1", "L"):
         pixels = np.asarray(image.convert("L"))
     else:
-        # By way of RGBA, since a palette with transparency converts to RGB with a complaint.
-        colours = image.convert("RGBA").convert("RGB")
-        red, green, blue = (np.asarray(channel) for channel in colours.split())
-        highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-        coloured = float((highest - lowest > COLOUR_DIFFERENCE).mean())
-        if coloured > 0:
-            warnings.append(f"{coloured:.2%} of the pixels are coloured: a drawn overlay or Doppler may hide tissue")
-        # Pillow's integer luma leaves grey values exactly as they are; a float sum would not.
-        pixels = np.asarray(colours.convert("L"))
+        pixels, notes = to_grey(image)
+        warnings += notes
     number = (frame or 0) if frames > 1 else None
     return UltrasoundImage(pixels.astype(np.float32), None, tuple(warnings), frame=number, frames=frames)
+
+
+def to_grey(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> tuple[np.ndarray, list[str]]:
+    """Return the luma (H, W) uint8 of a colour image, and a warning where colour shows.
+
+    Args:
+        image: of a colour mode.
+        box: (top, left, bottom, right) that is looked at for colour; all by default.
+    """
+    # By way of RGBA, since a palette with transparency converts to RGB with a complaint.
+    colours = image if image.mode == "RGB" else image.convert("RGBA").convert("RGB")
+    top, left, bottom, right = box or (0, 0, image.height, image.width)
+    red, green, blue = (np.asarray(channel)[top:bottom, left:right] for channel in colours.split())
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    coloured = float((highest - lowest > COLOUR_DIFFERENCE).mean())
+    # Pillow's integer luma leaves grey values exactly as they are; a float sum would not.
+    pixels = np.asarray(colours.convert("L"))
+    if coloured == 0:
+        return pixels, []
+    return pixels, [f"{coloured:.2%} of the pixels are coloured: a drawn overlay or Doppler may hide tissue"]
 
 
 def read_picture_mask(path: str, frame: int | None = None) -> np.ndarray:
@@ -73,8 +86,6 @@ def read_picture_mask(path: str, frame: int | None = None) -> np.ndarray:
     image, _, _ = _decode(path, frame)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise InputError(path, "the mask has values that are not finite", CONVERT)
     elif image.mode in ("1", "L"):
         values = np.asarray(image.convert("L"))
     else:
@@ -83,8 +94,19 @@ def read_picture_mask(path: str, frame: int | None = None) -> np.ndarray:
         values, alpha = channels[..., :3].max(axis=2), channels[..., 3]
         if np.ptp(values) == 0 and np.ptp(alpha) > 0:
             values = alpha
+    return mask_of(path, values, EMPTY_JPEG_MASK if image.format == "JPEG" else 0)
+
+
+def mask_of(path: str, values: np.ndarray, empty: float = 0) -> np.ndarray:
+    """Return values (H, W) as a mask: True above half of their maximum; all False where that is below `empty`.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise InputError(path, "the mask has values that are not finite", CONVERT)
     highest = float(values.max())
-    if highest <= 0 or (image.format == "JPEG" and highest < EMPTY_JPEG_MASK):
+    if highest <= 0 or highest < empty:
         return np.zeros(values.shape, dtype=bool)
     return values > highest / 2
 
@@ -165,10 +187,14 @@ def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
     return upright, warnings
 
 
-def _scale_unknown_range(path: str, values: np.ndarray) -> np.ndarray:
-    """Map 32-bit values, whose range no header tells, to [0, 255] by the smallest usual range that holds them."""
+def scale_unknown_range(path: str, values: np.ndarray) -> np.ndarray:
+    """Map values whose range no header tells to [0, 255], by the smallest usual range that holds them.
+
+    Raises:
+        InputError: they are no grey values of 8 or 16 bits.
+    """
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        reason = f"32-bit values from {values.min():g} to {values.max():g} are no grey values of 8 or 16 bits"
+        reason = f"its values from {values.min():g} to {values.max():g} are no grey values of 8 or 16 bits"
         raise InputError(path, reason, CONVERT)
     if values.dtype.kind == "f" and values.max() <= 1:
         return values * 255.0

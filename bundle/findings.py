@@ -131,8 +131,7 @@ class ClassifyLesiond(Transform):
         pixels = image.tissue
         frame_shape = image.pixels.shape
         if probability.shape == frame_shape:
-            top, left, bottom, right = image.box
-            probability = probability[top:bottom, left:right]
+            probability = image.cut(probability)
         levels = quantise(probability)
         region = find_lesion(levels, self.crop.threshold)
         item: dict[Any, Any] = {

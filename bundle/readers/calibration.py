@@ -79,13 +79,13 @@ def _describe(item: Dataset) -> tuple[str, ...]:
 
 
 def _bounds(item: Dataset, rows: int, columns: int) -> tuple[int, int, int, int] | None:
-    top, left, last_row, last_column = (_number(item, edge) for edge in _EDGES)
-    if None in (top, left, last_row, last_column):
+    edges = [edge for edge in (_number(item, key) for key in _EDGES) if edge is not None]
+    if len(edges) < 4:
         return None
-    assert top is not None and left is not None and last_row is not None and last_column is not None
+    top, left, last_row, last_column = map(int, edges)
     if not (0 <= top < last_row <= rows and 0 <= left < last_column <= columns):
         return None
-    return int(top), int(left), min(int(last_row) + 1, rows), min(int(last_column) + 1, columns)
+    return top, left, min(last_row + 1, rows), min(last_column + 1, columns)
 
 
 def _spacing(item: Dataset, header: Dataset) -> tuple[tuple[float, float] | None, str]:

@@ -127,7 +127,7 @@ def open_or_refuse(path: str) -> Iterator[BinaryIO]:
         InputError: it can not be opened.
     """
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115, errors inside the block are not of opening
     except OSError as error:
         raise InputError(path, f"can not be opened ({error.strerror})", "check its permissions") from error
     with file:

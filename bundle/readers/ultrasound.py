@@ -46,8 +46,12 @@ class UltrasoundImage:
     @property
     def tissue(self) -> np.ndarray:
         """The pixels of the region, (h, w): what the networks see."""
+        return self.cut(self.pixels)
+
+    def cut(self, values: np.ndarray) -> np.ndarray:
+        """The region of a map (…, H, W) of the whole frame, such as a mask."""
         top, left, bottom, right = self.box
-        return self.pixels[top:bottom, left:right]
+        return values[..., top:bottom, left:right]
 
 
 def check_file(path: str) -> int:

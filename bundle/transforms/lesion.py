@@ -159,6 +159,7 @@ class LoadProbabilityd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path under the keys by its map."""
         out = dict(data)
+        meta = meta_of(out.get(self.image_key))
         for key in self.key_iterator(out):
             if isinstance(out[key], (str, os.PathLike)):
                 image = read_image(out[key])
@@ -167,8 +168,8 @@ class LoadProbabilityd(MapTransform):
                     raise InputError(out[key], f"is no probability map: {'; '.join(image.warnings)}", mend)
                 values = image.pixels / 255
             else:
-                values = merge_masks(out[key]).astype(np.float32)
-            out[key] = torch.from_numpy(crop_to_region(values[None], meta_of(out.get(self.image_key))))
+                values = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)
+            out[key] = torch.from_numpy(crop_to_region(values[None], meta))
         return out
 
 

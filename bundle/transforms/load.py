@@ -70,8 +70,9 @@ class LoadLesionMaskd(MapTransform):
         """Replace each path, or list of paths, under the keys by its mask."""
         out = dict(data)
         for key in self.key_iterator(out):
-            mask = merge_masks(out[key]).astype(np.float32)[None]
-            out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta_of(out.get(self.image_key)))))
+            meta = meta_of(out.get(self.image_key))
+            mask = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)[None]
+            out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta)))
         return out
 
 
@@ -80,12 +81,19 @@ def meta_of(image: Any) -> Mapping[str, Any]:
     return image.meta if isinstance(image, MetaTensor) else {}
 
 
-def merge_masks(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> np.ndarray:
-    """Read one or more mask files and merge them by OR into a (H, W) bool array."""
+def merge_masks(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], image: str | os.PathLike[str] | None = None
+) -> np.ndarray:
+    """Read one or more mask files and merge them by OR into a (H, W) bool array.
+
+    Args:
+        paths: of the masks.
+        image: that they belong to, for a DICOM SEG of several; see `read_mask`.
+    """
     names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    merged = read_mask(names[0])
+    merged = read_mask(names[0], image)
     for name in names[1:]:
-        mask = read_mask(name)
+        mask = read_mask(name, image)
         if mask.shape != merged.shape:
             raise InputError(
                 name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size"

@@ -27,7 +27,9 @@ DISPLAY_CIELAB = (71.0, 21.0, 74.0)
 def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
     """Return a binary SEG of one segment, with the rows and columns of the source.
 
-    Ultrasound images have no frame of reference, so the mask refers to its source image, not to space.
+    Ultrasound images have no frame of reference, so the mask refers to its source image pixel by pixel, not to space,
+    and has the source's spacing. It states none of its own: highdicom reads a spacing only beside a slice thickness,
+    which a single image has not.
 
     Args:
         finding: of the source; its mask is the segment.
@@ -59,7 +61,7 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
                 name=MODEL_NAME,
                 family=codes.DCM.ArtificialIntelligence,
                 version=__version__,
-                parameters={"weights": algorithm_parameters(finding.models)[0]},
+                parameters={"weights": algorithm_parameters({"segmenter": finding.models.get("segmenter")})[0]},
             ),
             tracking_id="Lesion 1",
             tracking_uid=highdicom.UID(),
@@ -73,14 +75,7 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
             segment_descriptions=[segment],
             content_label="LESION",
             content_description=NOT_A_DEVICE,
-            pixel_measures=_pixel_measures(highdicom, finding),
             **instance_arguments("SEG", source, finding.models, finding.frame),
         )
     dataset.PatientOrientation = None  # the standard wants the attribute, empty where nobody knows
     return dataset
-
-
-def _pixel_measures(highdicom: object, finding: Finding) -> object:
-    if finding.spacing_mm is None:
-        return None
-    return highdicom.PixelMeasuresSequence(pixel_spacing=finding.spacing_mm, slice_thickness=None)  # type: ignore[attr-defined]

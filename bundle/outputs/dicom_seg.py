@@ -13,7 +13,6 @@ from bundle.errors import InputError
 from bundle.findings import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
     MODEL_NAME,
-    algorithm_parameters,
     building,
     instance_arguments,
     load_highdicom,
@@ -61,7 +60,7 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
                 name=MODEL_NAME,
                 family=codes.DCM.ArtificialIntelligence,
                 version=__version__,
-                parameters={"weights": algorithm_parameters({"segmenter": finding.models.get("segmenter")})[0]},
+                parameters={"weights": f"sha256 {finding.models.get('segmenter') or 'unknown'}"},
             ),
             tracking_id="Lesion 1",
             tracking_uid=highdicom.UID(),

@@ -13,8 +13,9 @@ import os
 import platform
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,14 +44,27 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview | st
     Raises:
         InputError: the file cannot be written.
     """
+    with open_atomically(path) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Give a file to write bytes to piece by piece, which gets its name when the block ends without an error.
+
+    Args:
+        path: the file; missing parent folders are made.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     target = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
     # Not tempfile: it makes files of mode 0600, and the final file would keep that instead of the user's umask.
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -134,14 +148,26 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
 
     Args:
         path: the file; missing parent folders are made.
-        obj: dicts, lists, tuples, strings, numbers, None; NumPy scalars and arrays become numbers and lists.
-            NaN and infinities become null, because strict readers refuse them.
+        obj: as `to_json` takes it.
 
     Raises:
         InputError: the file cannot be written.
         TypeError: an object of another type.
     """
-    write_atomically(path, json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n")
+    write_atomically(path, to_json(obj) + "\n")
+
+
+def to_json(obj: Any) -> str:
+    """Format an object as strict JSON.
+
+    Args:
+        obj: dicts, lists, tuples, strings, numbers, None; NumPy scalars and arrays become numbers and lists.
+            NaN and infinities become null, because strict readers refuse them.
+
+    Raises:
+        TypeError: an object of another type.
+    """
+    return json.dumps(_plain(obj), indent=2, allow_nan=False)
 
 
 def read_json(path: str | os.PathLike[str], mend: str = "restore it") -> dict[str, Any]:

@@ -1,88 +1,126 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the lesion in breast ultrasound images and estimate the probability of malignancy. Research software only."""
+"""Find the lesion in breast ultrasound images and estimate the probability of malignancy. Research software only.
+
+Without --output it prints one line per image and writes nothing. With it, cases that are done are skipped when the
+same command runs again: after an interruption it goes on where it was.
+
+Outputs (--write): png masks; overlay pictures; nifti masks; of DICOM files also seg (Segmentation), sr (Structured
+Report, TID 1500) and sc (Secondary Capture of the overlay); json, csv and html of all findings; pdf of the html.
+
+Exit codes: 0 done; 2 a mistake in what was asked; 3 some files could not be used and all others are done; 130
+interrupted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
-from bundle.errors import InputError, UserError
+from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "html", "pdf")
+DEFAULT = ("png", "overlay", "json", "csv", "html")
+INTERRUPTED = 130
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, 2 for a user's mistake, 3 if some images could not be used and the others are done."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help="images, or folders of images")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write findings.json, findings.csv, masks, overlays")
-    parser.add_argument(
-        "--explain", action="store_true", help="also draw where the classifier saw malignancy (Grad-CAM)"
-    )
-    parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
-    options = parser.parse_args(argv)
-    if options.explain and not options.output:
-        parser.error("--explain draws pictures; say where to with --output DIR")
+    """Returns 0, 2 for a user's mistake, 3 if some files could not be used and the others are done, 130 for Ctrl-C."""
+    options = _parse(argv)
 
     from tqdm import tqdm  # after the arguments: torch and MONAI take seconds to import
 
-    from bundle.data.folder import SOME_CASES_FAILED, list_images
-    from bundle.outputs.findings import name_below, write_findings, write_pictures
-    from bundle.outputs.handler import output_name
+    from bundle.batch import Batch, Summary, weights_digest
+    from bundle.data.folder import SOME_CASES_FAILED
+    from bundle.files import lock_folder
+    from bundle.inputs import FrameChoice, list_inputs, read_list
+    from bundle.outputs.case import check_installed
     from bundle.predictor import Predictor
 
-    images: list[tuple[Path, Path]] = []  # each with the folder that its name is relative to
-    skipped: list[tuple[InputError, Path]] = []
-    for given in options.inputs:
-        if given.is_dir():
-            found = list_images(given, options.output)
-            images += [(Path(path), given) for path in found.readable]
-            skipped += [(bad, given) for bad in found.skipped]
-        else:
-            images.append((given, given.parent))
-    if options.output:
-        _refuse_equal_names([(path, output_name(path, folder)) for path, folder in images])
+    inputs = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
+    outputs = tuple(options.write or DEFAULT) if options.output else ()
+    check_installed(outputs)
     predictor = Predictor.from_folder(options.models, options.device, explain=options.explain)
-    rows = []
-    for path, folder in tqdm(images, desc="predicting", unit="image", disable=len(images) < 2):
-        try:
-            finding = predictor.predict(path)
-        except InputError as error:
-            skipped.append((error, folder))
-            continue
-        name = output_name(path, folder)
-        if options.output:
-            write_pictures(finding, name, options.output)
-        rows.append({**finding.as_dict(), "image": name.as_posix()})
-        warnings = "".join(f"\n    warning: {warning}" for warning in finding.warnings)
-        tqdm.write(
-            f"{path}: P(malignant) {finding.probability:.3f}, lesion of {finding.lesion['long_axis_px']:.0f} × "
-            f"{finding.lesion['short_axis_px']:.0f} px at {finding.box}{warnings}"
-        )
     if options.output:
-        write_findings(rows, [name_below(*bad) for bad in skipped], options.output)
-        print(f"Written: {options.output / 'findings.json'}")
-    for bad_file, _ in skipped:
-        print(f"skipped: {bad_file}", file=sys.stderr)
+        lock_folder(options.output)
+    frames = FrameChoice(options.frame, options.every, options.all_frames)
+    batch = Batch(predictor, weights_digest(options.models), frames, options.output, outputs, options.again)
+    summary = Summary()
+    try:
+        with tqdm(total=len(inputs), desc="predicting", unit="file", disable=len(inputs) < 2) as bar:
+            for outcome in batch.run(inputs):
+                summary.add(outcome)
+                bar.update(outcome.ends_file)
+                if line := outcome.line():
+                    tqdm.write(line, file=sys.stderr if outcome.error else sys.stdout)
+    except KeyboardInterrupt:
+        kept = f"; {len(summary.names)} are done and kept: the same command goes on" if options.output else ""
+        print(f"\ninterrupted{kept}", file=sys.stderr)
+        return INTERRUPTED
+    if options.output and (summary.names or summary.skipped):
+        for file in summary.finish(options.output, outputs):
+            print(f"Written: {file}")
+    for line in summary.lines():
+        print(line)
     print("Research software, not a medical device.")
-    if skipped and not rows:
+    if not summary.names:
         raise UserError("no image could be used; see the lines above")
-    return SOME_CASES_FAILED if skipped else 0
+    return SOME_CASES_FAILED if summary.skipped else 0
 
 
-def _refuse_equal_names(images: list[tuple[Path, Path]]) -> None:
-    """Refuse inputs whose masks and overlays would overwrite each other."""
-    seen: dict[Path, Path] = {}
-    for path, name in images:
-        if name in seen:
-            raise UserError(f"{seen[name]} and {path} would both be written as {name}; give them in two runs")
-        seen[name] = path
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="images, DICOM or NIfTI, or folders of them",
+    )
+    add("--list", type=Path, metavar="FILE", help="a text file of further paths, one a line")
+    add("--output", type=Path, metavar="DIR", help="write the results there")
+    add(
+        "--write",
+        nargs="+",
+        choices=OUTPUTS,
+        metavar="OUTPUT",
+        help=f"any of {' '.join(OUTPUTS)}; default: {' '.join(DEFAULT)}",
+    )
+    add("--explain", action="store_true", help="also draw where the classifier saw malignancy (Grad-CAM)")
+    add("--again", action="store_true", help="also redo what an earlier run has done")
+    cine = parser.add_argument_group("files of several frames", "default: evenly spread frames, 20 at most")
+    cine = cine.add_mutually_exclusive_group()
+    cine.add_argument("--frame", type=_count(0), metavar="N", help="frame N alone, counted from 0")
+    cine.add_argument("--every", type=_count(1), metavar="N", help="every N-th frame")
+    cine.add_argument("--all-frames", action="store_true", help="all frames")
+    add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
+    options = parser.parse_args(argv)
+    if not options.inputs and not options.list:
+        parser.error("give files or folders, or --list FILE")
+    for name in ("explain", "write", "again"):
+        if getattr(options, name) and not options.output:
+            parser.error(f"--{name} is about files; say where to with --output DIR")
+    return options
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return parse
 
 
 if __name__ == "__main__":

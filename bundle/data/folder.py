@@ -65,13 +65,7 @@ def list_images(
         UserError: the folder is missing, holds no image that can be read, or the results would be written into it.
     """
     folder = Path(dataset_dir)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name a folder of images as dataset_dir")
-    if output_dir is not None:
-        _refuse_inside(folder, output_dir, "give an output folder outside it")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path)]
-    names = {bare_name(path) for path in paths}
-    images = [path for path in paths if not _is_mask_of_another(path, names)]
+    images = find_images(folder, output_dir)
     if as_flag("each_frame", each_frame):
         images = [name for path in images for name in _name_frames(path)]
     results = _try_all(_try_image, images)
@@ -81,6 +75,21 @@ def list_images(
         suffixes = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"{folder}: no readable image ({suffixes}) in it; name another folder{_first(skipped)}")
     return ImageFolder(readable, skipped)
+
+
+def find_images(folder: Path, output_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """List the files below a folder that `list_images` would try, sorted, without trying them.
+
+    Raises:
+        UserError: the folder is missing, or the results would be written into it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name a folder of images as dataset_dir")
+    if output_dir is not None:
+        _refuse_inside(folder, output_dir, "give an output folder outside it")
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path)]
+    names = {bare_name(path) for path in paths}
+    return [path for path in paths if not _is_mask_of_another(path, names)]
 
 
 def pair_with_maps(

@@ -177,7 +177,7 @@ def refuse_another_split(card: Mapping[str, Any], datalist: Mapping[str, Any], w
         )
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def to_csv(rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:
     """Format rows with the same keys as CSV text; None becomes an empty cell.
 
     Text that a spreadsheet would run as a formula gets a leading quote: names of files come from outside.
@@ -186,7 +186,8 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     if rows:
         # The writer's own "\r\n" ends the rows: with any other, Python before 3.13 leaves a "\r" in a name unquoted.
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
-        writer.writeheader()
+        if header:
+            writer.writeheader()
         writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
 

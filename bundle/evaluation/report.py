@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,17 @@ def write_classification_report(
 
 def render_html(template: str, **values: Any) -> str:
     """Fill a page of the ``templates`` folder, escaping every value: names of files and commands come from outside."""
+    return _environment().get_template(template).render(values)
+
+
+def stream_html(template: str, **values: Any) -> Iterator[str]:
+    """Fill a page as `render_html` does, piece by piece: a list in it may be read while the page is written."""
+    stream = _environment().get_template(template).stream(values)
+    stream.enable_buffering(100)
+    yield from stream
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -111,7 +122,7 @@ def render_html(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": format_percent, "decimal": format_decimal, "pixels": _pixels}
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def embed_png(path: str | os.PathLike[str]) -> str:

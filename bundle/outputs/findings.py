@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,50 @@ from tqdm import tqdm
 from bundle.data.folder import ImageFolder
 from bundle.errors import InputError
 from bundle.evaluation.handler import to_csv
-from bundle.files import write_atomically, write_json
+from bundle.files import open_atomically, to_json
 from bundle.findings import NOT_A_DEVICE, Finding
 from bundle.outputs.handler import output_name
-from bundle.outputs.png import write_explanation, write_mask, write_overlay
+from bundle.outputs.png import draw_overlay, write_explanation, write_mask, write_picture
 from bundle.readers import read_image
 
 
-def write_pictures(finding: Finding, name: Path, output_dir: Path) -> None:
-    """Write ``masks/<name>``, ``overlays/<name>`` and, if it is explained, ``explanations/<name>`` of one finding."""
-    write_mask(finding.mask, output_dir / "masks" / name)
-    pixels = read_image(finding.image, finding.frame).pixels
-    title = f"P(malignant) {finding.probability:.2f}"
-    write_overlay(pixels, finding.mask.astype(np.float32), 0.5, output_dir / "overlays" / name, title=title)
-    if finding.explanation is not None:
-        title = f"Grad-CAM, {title}"
-        write_explanation(pixels, finding.explanation, finding.mask, output_dir / "explanations" / name, title=title)
+def write_pictures(
+    finding: Finding,
+    name: Path,
+    output_dir: Path,
+    pixels: np.ndarray | None = None,
+    kinds: Collection[str] = ("png", "overlay"),
+) -> list[Path]:
+    """Write ``masks/<name>``, ``overlays/<name>`` and, if it is explained, ``explanations/<name>`` of one finding.
+
+    Args:
+        finding: of an image.
+        name: of the PNG files below each folder.
+        output_dir: where to.
+        pixels: (H, W) float32 of the image; None to read it again.
+        kinds: ``png`` for the mask, ``overlay`` for the other two.
+
+    Returns:
+        what was written.
+    """
+    written = []
+    if "png" in kinds:
+        written.append(output_dir / "masks" / name)
+        write_mask(finding.mask, written[-1])
+    if "overlay" in kinds:
+        grey = read_image(finding.image, finding.frame).pixels if pixels is None else pixels
+        written.append(output_dir / "overlays" / name)
+        title = title_of(finding)
+        write_picture(draw_overlay(grey, finding.mask, title), written[-1])
+        if finding.explanation is not None:
+            written.append(output_dir / "explanations" / name)
+            write_explanation(grey, finding.explanation, finding.mask, written[-1], title=f"Grad-CAM, {title}")
+    return written
+
+
+def title_of(finding: Finding) -> str:
+    """The line of text in a finding's pictures."""
+    return f"P(malignant) {finding.probability:.2f}"
 
 
 def write_findings(
@@ -45,9 +74,41 @@ def write_findings(
         name: of the files and of the list in the JSON.
     """
     rows = list(findings)
-    content = {"notice": NOT_A_DEVICE, name: rows, "skipped": list(skipped)}
-    write_json(output_dir / f"{name}.json", content)
-    write_atomically(output_dir / f"{name}.csv", to_csv([flat_row(row) for row in rows]))
+    write_findings_json(rows, output_dir / f"{name}.json", {"skipped": list(skipped)}, name)
+    write_findings_csv(rows, output_dir / f"{name}.csv")
+
+
+def write_findings_json(
+    findings: Iterable[dict[str, Any]], path: Path, more: Mapping[str, Any], name: str = "findings"
+) -> None:
+    """Write findings as one JSON object, atomically and one after another, so that memory does not grow with them.
+
+    Args:
+        findings: as `Finding.as_dict` gives them.
+        path: the file.
+        more: further entries of the object, plain JSON.
+        name: of the list of findings in it.
+    """
+    with open_atomically(path) as file:
+        file.write(f'{{\n  "notice": {to_json(NOT_A_DEVICE)},\n  {to_json(name)}: ['.encode())
+        between = ""
+        for finding in findings:
+            file.write(f"{between}\n{indent(to_json(finding), '    ')}".encode())
+            between = ","
+        file.write(b"\n  ]")
+        for key, value in more.items():
+            file.write(f",\n{indent(f'{to_json(key)}: {to_json(value)}', '  ')}".encode())
+        file.write(b"\n}\n")
+
+
+def write_findings_csv(findings: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write one row per finding as CSV (RFC 4180, UTF-8), atomically and one after another.
+
+    Text that a spreadsheet would run as a formula gets a leading quote.
+    """
+    with open_atomically(path) as file:
+        for number, finding in enumerate(findings):
+            file.write(to_csv([flat_row(finding)], header=number == 0).encode("utf-8", "backslashreplace"))
 
 
 def name_below(bad: InputError, folder: Path) -> dict[str, str]:
@@ -61,12 +122,14 @@ def flat_row(finding: dict[str, Any]) -> dict[str, Any]:
     decisions = {f"decision at {name}": point["decision"] for name, point in finding["decisions"].items()}
     return {
         "image": finding["image"],
+        "frame": finding["frame"],
         "probability": finding["probability"],
         "probability_raw": finding["probability_raw"],
         **decisions,
         "is_fallback": finding["is_fallback"],
         **{"top": top, "left": left, "bottom": bottom, "right": right},
-        **{key: finding["lesion"].get(key) for key in ("area_px", "long_axis_px", "short_axis_px", "area_mm2")},
+        **{key: finding["lesion"].get(key) for key in ("area_px", "long_axis_px", "short_axis_px")},
+        **{key: finding["lesion"].get(key) for key in ("area_mm2", "long_axis_mm", "short_axis_mm")},
         **{key: finding["lesion"].get(key) for key in ("orientation_degrees", "solidity")},
         "warnings": "; ".join(finding["warnings"]),
         **{f"{network}_sha256": digest for network, digest in finding["models"].items()},

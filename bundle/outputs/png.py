@@ -17,6 +17,7 @@ from bundle.transforms.lesion import quantise
 OVERLAY_RGB = (230, 159, 0)  # orange of the Okabe-Ito palette, told apart by colour-blind readers
 FILL_OPACITY = 0.25
 HEAT_OPACITY = 0.6
+THUMBNAIL_QUALITY = 82
 HEAT_COLOURS = "viridis"  # lightness grows with the value, for colour-blind readers; far from the contour's orange
 
 
@@ -33,7 +34,7 @@ def write_mask(mask: np.ndarray, path: str | os.PathLike[str]) -> None:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(f"a mask is a (H, W) bool array, not {mask.dtype} of shape {mask.shape}")
-    _write_png(mask.astype(np.uint8) * 255, path)
+    write_picture(mask.astype(np.uint8) * 255, path)
 
 
 def write_probability(probability: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -43,7 +44,7 @@ def write_probability(probability: np.ndarray, path: str | os.PathLike[str]) -> 
         UserError: a value is not in [0, 1].
         InputError: the file cannot be written.
     """
-    _write_png(quantise(probability), path)
+    write_picture(quantise(probability), path)
 
 
 def write_overlay(
@@ -53,7 +54,7 @@ def write_overlay(
     path: str | os.PathLike[str],
     title: str | None = None,
 ) -> None:
-    """Write the image in grey with the predicted lesion's contour and a semi-transparent fill, as an RGB PNG.
+    """Write what `draw_overlay` draws as an RGB PNG.
 
     Args:
         image: (H, W) float32 grey levels in [0, 255].
@@ -66,39 +67,80 @@ def write_overlay(
         ValueError: image and probability differ in shape or are not two-dimensional.
         InputError: the file cannot be written.
     """
-    if image.ndim != 2 or image.shape != probability.shape:
-        raise ValueError(f"image {image.shape} and probability {probability.shape} must be (H, W) of one size")
-    lesion = probability >= threshold
-    opacity = np.where(lesion, FILL_OPACITY, 0.0)[..., None]
-    blended = np.clip(image, 0, 255)[..., None] * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
-    _write_outlined(blended, lesion, path, title)
+    write_picture(draw_overlay(image, probability >= threshold, title), path)
 
 
 def write_explanation(
     image: np.ndarray, heat: np.ndarray, lesion: np.ndarray, path: str | os.PathLike[str], title: str | None = None
 ) -> None:
-    """Write the image in grey under the colours of a heat map, with the lesion's contour, as an RGB PNG.
-
-    Args:
-        image: (H, W) float32 grey levels in [0, 255].
-        heat: (H, W) uint8; where it is 0 the image stays as it is.
-        lesion: (H, W) bool.
-        path: the PNG file, written atomically.
-        title: a line of text for the upper left corner.
+    """Write what `draw_explanation` draws as an RGB PNG.
 
     Raises:
         ValueError: the three differ in shape or are not two-dimensional.
         InputError: the file cannot be written.
     """
+    write_picture(draw_explanation(image, heat, lesion, title), path)
+
+
+def draw_overlay(image: np.ndarray, lesion: np.ndarray, title: str | None = None) -> np.ndarray:
+    """Draw the image in grey with the lesion's contour and a semi-transparent fill, (H, W, 3) uint8.
+
+    Args:
+        image: (H, W) float32 grey levels in [0, 255].
+        lesion: (H, W) bool.
+        title: a line of text for the upper left corner.
+
+    Raises:
+        ValueError: image and lesion differ in shape or are not two-dimensional.
+    """
+    if image.ndim != 2 or image.shape != lesion.shape:
+        raise ValueError(f"image {image.shape} and lesion {lesion.shape} must be (H, W) of one size")
+    opacity = np.where(lesion, FILL_OPACITY, 0.0)[..., None]
+    blended = np.clip(image, 0, 255)[..., None] * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
+    return _outline(blended, lesion, title)
+
+
+def draw_explanation(image: np.ndarray, heat: np.ndarray, lesion: np.ndarray, title: str | None = None) -> np.ndarray:
+    """Draw the image in grey under the colours of a heat map, with the lesion's contour, (H, W, 3) uint8.
+
+    Args:
+        image: (H, W) float32 grey levels in [0, 255].
+        heat: (H, W) uint8; where it is 0 the image stays as it is.
+        lesion: (H, W) bool.
+        title: a line of text for the upper left corner.
+
+    Raises:
+        ValueError: the three differ in shape or are not two-dimensional.
+    """
     if image.ndim != 2 or not image.shape == heat.shape == lesion.shape:
         raise ValueError(f"image {image.shape}, heat {heat.shape} and lesion {lesion.shape} must be (H, W) of one size")
     grey, warmth = image[None].clip(0, 255) / 255, heat[None] / 255
     blended = blend_images(grey, warmth, alpha=HEAT_OPACITY * warmth, cmap=HEAT_COLOURS, rescale_arrays=False)
-    _write_outlined(np.moveaxis(np.asarray(blended), 0, -1) * 255, lesion, path, title)
+    return _outline(np.moveaxis(np.asarray(blended), 0, -1) * 255, lesion, title)
 
 
-def _write_outlined(colours: np.ndarray, lesion: np.ndarray, path: str | os.PathLike[str], title: str | None) -> None:
-    """Draw contour and title on colours (H, W, 3) in [0, 255] and write them."""
+def write_picture(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write (H, W) or (H, W, 3) uint8 pixels as a PNG, atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def encode_thumbnail(pixels: np.ndarray, side: int, quality: int = THUMBNAIL_QUALITY) -> bytes:
+    """Return (H, W, 3) uint8 pixels as a JPEG whose longer side has at most ``side`` pixels."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def _outline(colours: np.ndarray, lesion: np.ndarray, title: str | None) -> np.ndarray:
+    """Draw contour and title on colours (H, W, 3) in [0, 255]."""
     # The line grows with the image, so that it is still seen when a large image is shown small.
     width = max(1, round(max(lesion.shape) / 300))
     contour = lesion & ~ndimage.binary_erosion(lesion, iterations=width)
@@ -108,11 +150,4 @@ def _write_outlined(colours: np.ndarray, lesion: np.ndarray, path: str | os.Path
         ImageDraw.Draw(picture).text(
             (size / 3, size / 4), title, font_size=size, fill=OVERLAY_RGB, stroke_width=2, stroke_fill=(0, 0, 0)
         )
-    _write_png(np.asarray(picture), path)
-
-
-def _write_png(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Encode (H, W) or (H, W, 3) uint8 pixels in memory, then write the file atomically."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    write_atomically(path, buffer.getvalue())
+    return np.asarray(picture)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the DICOM objects of the bundle have in common: whose they are, who made them, how they reach the disk."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+from bundle import __version__
+from bundle.errors import InputError, UserError
+from bundle.files import write_atomically
+
+MANUFACTURER = "Breast ultrasound bundle developers"
+MODEL_NAME = "Breast ultrasound segmentation and classification"
+SCHEME = "99BUSBUNDLE"
+"""Designator of our own codes, for what no standard code says; the standard reserves names in 99 for that."""
+
+CODING_SCHEME = "Breast ultrasound bundle"
+SERIES = {"SEG": (9101, "Lesion outline"), "SR": (9102, "Lesion measurements"), "SC": (9103, "Lesion overlay")}
+"""Series number and description per kind; numbers that a scanner does not reach."""
+
+_IDENTITY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+)
+"""Type 1 and 2 of the modules Patient and General Study: without them an archive cannot file an object."""
+
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_FORMS = {
+    "PatientBirthDate": r"\d{8}",
+    "StudyDate": r"\d{8}",
+    "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
+    "PatientSex": r"[MFO]",
+    "Laterality": r"[LR]",
+}
+_LENGTHS = {"PatientID": 64, "StudyID": 16, "AccessionNumber": 16}
+
+
+def source_of(header: Dataset, name: str | os.PathLike[str]) -> Dataset:
+    """Return what an object made from a DICOM image may take over of its header, and nothing else.
+
+    That is the identity of patient and study, the image's own UIDs, its side of the body and its size. Values that
+    break the standard (a date that is none) become empty, which it allows; text is kept in Unicode.
+
+    Args:
+        header: of the source image, without pixels.
+        name: of the source, for messages.
+
+    Raises:
+        InputError: a UID is missing or malformed, so that no object could say what it belongs to.
+    """
+    source = Dataset()
+    with quiet_dicom():
+        for keyword in _UIDS:
+            uid = UID(str(header.get(keyword, "")))
+            if not uid.is_valid:
+                raise InputError(
+                    name, f"its header has no valid {keyword}", "write other outputs, or mend the file where it is from"
+                )
+            setattr(source, keyword, uid)
+        for keyword in (*_IDENTITY, "Laterality"):
+            setattr(source, keyword, _clean(keyword, header.get(keyword)))
+        source.Modality = str(header.get("Modality") or "US")
+        source.Rows, source.Columns = int(header.Rows), int(header.Columns)
+        if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
+            source.NumberOfFrames = frames
+        source.SpecificCharacterSet = "ISO_IR 192"
+        source.file_meta = FileMetaDataset()
+        source.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return source
+
+
+def _clean(keyword: str, value: Any) -> str:
+    text = re.sub(r"[\x00-\x1f\\]", " ", "" if value is None else str(value)).strip()
+    if keyword in _FORMS and not re.fullmatch(_FORMS[keyword], text):
+        return ""
+    return text[: _LENGTHS.get(keyword, 324)]
+
+
+def instance_arguments(
+    kind: str, source: Dataset, models: Mapping[str, str | None], frame: int | None
+) -> dict[str, Any]:
+    """The arguments by which highdicom's constructors name a new object.
+
+    A rerun makes new instances in the same series: the series is derived from that of the source, the models and the
+    version, while equal instance UIDs would promise equal content.
+
+    Args:
+        kind: a key of `SERIES`.
+        source: as `source_of` gives it.
+        models: sha256 per network.
+        frame: of the source, from 0; None for a file of one image.
+    """
+    number, description = SERIES[kind]
+    digests = [str(digest) for digest in models.values()]
+    return {
+        "series_instance_uid": generate_uid(entropy_srcs=[source.SeriesInstanceUID, kind, __version__, *digests]),
+        "series_number": number,
+        "series_description": description,
+        "sop_instance_uid": generate_uid(),
+        "instance_number": 1 + (frame or 0),
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL_NAME,
+        "software_versions": __version__,
+        "device_serial_number": "none",
+        "specific_character_set": "ISO_IR 192",
+    }
+
+
+def algorithm_parameters(models: Mapping[str, str | None]) -> list[str]:
+    """One line per network: which weights it is."""
+    return [f"{network} weights sha256 {digest or 'unknown'}" for network, digest in models.items()]
+
+
+def load_highdicom(name: str) -> Any:
+    """Import a module of highdicom, which is wanted only by whoever writes DICOM.
+
+    Raises:
+        UserError: it is not installed, or does not work with what is.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"DICOM objects need highdicom ({error}); pip install -r requirements.txt, or write other outputs"
+        ) from None
+
+
+def write_dicom(dataset: Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a DICOM object as a file of PS3.10, atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    with quiet_dicom():
+        dataset.save_as(buffer, enforce_file_format=True)
+    write_atomically(path, buffer.getvalue())
+
+
+@contextmanager
+def building(kind: str, name: str | os.PathLike[str]) -> Iterator[None]:
+    """Make an InputError of whatever highdicom raises on a header that it can not work with.
+
+    The message does not quote the library's, which may quote the header.
+    """
+    try:
+        with quiet_dicom():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"no {kind} can be made of its header ({type(error).__name__} in highdicom)"
+        raise InputError(name, reason, "write other outputs") from error
+
+
+@contextmanager
+def quiet_dicom() -> Iterator[None]:
+    """Keep the libraries' complaints off the terminal while they work: these quote values of the header."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
+    mode = pydicom.config.settings.reading_validation_mode
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            pydicom.config.settings.reading_validation_mode = mode
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

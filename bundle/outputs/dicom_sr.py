@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The finding as a DICOM Structured Report (TID 1500): outline, measurements, probability, decisions, and by whom."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import contourpy
+import cv2
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import generate_uid
+
+from bundle import __version__
+from bundle.errors import InputError
+from bundle.findings import NOT_A_DEVICE, Finding
+from bundle.outputs.dicom import (
+    CODING_SCHEME,
+    MANUFACTURER,
+    MODEL_NAME,
+    SCHEME,
+    algorithm_parameters,
+    building,
+    instance_arguments,
+    load_highdicom,
+    source_of,
+)
+
+ELLIPSE = Code("ELLIPSE", SCHEME, "Axis of the ellipse of equal second moments")
+"""How the axes are measured: a reader's calipers measure otherwise."""
+
+PIXELS = Code("{pixels}", "UCUM", "pixels")
+SQUARE_PIXELS = Code("{pixels}2", "UCUM", "square pixels")
+MEASURES = (
+    ("area", codes.SCT.Area, None),
+    ("long_axis", codes.SCT.LongAxis, ELLIPSE),
+    ("short_axis", codes.SCT.ShortAxis, ELLIPSE),
+    ("perimeter", codes.SCT.Perimeter, None),
+)
+"""Key of `measure_lesion`, the concept, and the method where the concept leaves it open."""
+
+_TOLERANCE = 0.25
+"""By how much the outline may be simplified, in pixels."""
+
+
+def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
+    """Return a Comprehensive SR with one measurement group: the lesion of the source image, or of one of its frames.
+
+    Lengths are in mm where the spacing is known, else in pixels; the probability of cancer is in percent.
+
+    Args:
+        finding: of the source.
+        header: of the source, without pixels.
+        name: of the source, for messages.
+
+    Raises:
+        InputError: the source lacks UIDs, or has no such frame.
+    """
+    sr, schemes = load_highdicom("highdicom.sr"), load_highdicom("highdicom.coding_schemes")
+    source = source_of(header, name)
+    frames = source.get("NumberOfFrames", 1)
+    if not 0 <= (finding.frame or 0) < frames:
+        raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")
+    with building("SR", name):
+        content = sr.MeasurementReport(
+            observation_context=_observer(sr, finding),
+            procedure_reported=codes.SCT.UltrasonographyOfBreast,
+            imaging_measurements=[_lesion(sr, finding, source)],
+            title=codes.DCM.ImagingMeasurementReport,
+        )
+        dataset: Dataset = sr.ComprehensiveSR(
+            evidence=[source],
+            content=content,
+            is_complete=True,
+            is_final=False,
+            is_verified=False,
+            coding_schemes=[schemes.CodingSchemeIdentificationItem(SCHEME, name=CODING_SCHEME, version=__version__)],
+            **instance_arguments("SR", source, finding.models, finding.frame),
+        )
+    return dataset
+
+
+def _observer(sr: Any, finding: Finding) -> Any:
+    """The software as the observer: a device whose UID follows from version and weights."""
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=generate_uid(entropy_srcs=[MODEL_NAME, __version__, *(str(value) for value in finding.models.values())]),
+        name=MODEL_NAME,
+        manufacturer_name=MANUFACTURER,
+        model_name=f"{MODEL_NAME} {__version__}",
+    )
+    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def _lesion(sr: Any, finding: Finding, source: Dataset) -> Any:
+    thresholds = [f"{point}: malignant from {value['threshold']:.4f}" for point, value in finding.decisions.items()]
+    warnings = [f"warning: {warning}" for warning in finding.warnings]
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="Lesion 1"),
+        referenced_region=sr.ImageRegion(
+            graphic_type=sr.GraphicTypeValues.POLYLINE,
+            graphic_data=trace_outline(finding.mask),
+            source_image=sr.SourceImageForRegion.from_source_image(
+                source, None if finding.frame is None else [finding.frame + 1]
+            ),
+        ),
+        finding_type=codes.SCT.Lesion,
+        finding_category=codes.SCT.MorphologicallyAbnormalStructure,
+        finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Breast)],
+        algorithm_id=sr.AlgorithmIdentification(
+            name=MODEL_NAME,
+            version=__version__,
+            manufacturer=MANUFACTURER,
+            family=codes.DCM.ArtificialIntelligence,
+            parameters=[*algorithm_parameters(finding.models), *thresholds, *warnings, NOT_A_DEVICE],
+        ),
+        measurements=_measurements(sr, finding),
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                # Code values hold 16 characters.
+                name=sr.CodedConcept(f"DECISION {number}", SCHEME, f"Decision at {point}"[:64]),
+                value=codes.SCT.Malignant if value["decision"] == "malignant" else codes.SCT.Benign,
+            )
+            for number, (point, value) in enumerate(finding.decisions.items(), 1)
+        ],
+    )
+
+
+def _measurements(sr: Any, finding: Finding) -> list[Any]:
+    known = finding.spacing_mm is not None
+    length, area = (codes.UCUM.Millimeter, codes.UCUM.SquareMillimeter) if known else (PIXELS, SQUARE_PIXELS)
+    ending = "mm" if known else "px"
+    measurements = [
+        sr.Measurement(
+            name=concept,
+            value=finding.lesion[f"{key}_{ending}2" if key == "area" and known else f"{key}_{ending}"],
+            unit=area if key == "area" else length,
+            method=method,
+        )
+        for key, concept, method in MEASURES
+    ]
+    probability = sr.Measurement(
+        name=codes.DCM.ProbabilityOfCancer, value=100 * finding.probability, unit=codes.UCUM.Percent
+    )
+    return [*measurements, probability]
+
+
+def trace_outline(mask: np.ndarray) -> np.ndarray:
+    """Return the outer border of a mask as a closed polygon, (n, 2) float64 of (column, row), first point repeated.
+
+    Coordinates are those of an SCOORD (PS3.3 C.18.6): the upper left pixel reaches from 0 to 1 and its centre is at
+    0.5. The border runs halfway between the centres of pixels inside and outside.
+
+    Args:
+        mask: (H, W) bool with a pixel set.
+    """
+    # The frame of one pixel closes the border of a lesion that the image cuts; its offset and the centre's add to -0.5.
+    framed = np.pad(mask, 1).astype(np.float32)
+    borders = contourpy.contour_generator(z=framed).lines(0.5)
+    outer = max(borders, key=lambda points: float(np.ptp(points, axis=0).prod()))
+    kept = cv2.approxPolyDP(outer[:-1].astype(np.float32)[:, None], _TOLERANCE, closed=True)[:, 0].astype(np.float64)
+    height, width = mask.shape
+    kept = np.clip(kept - 0.5, 0, (width, height))
+    return np.concatenate([kept, kept[:1]])

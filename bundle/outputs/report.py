@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a batch: one HTML page that needs no other file and no network, and the same page as PDF."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from bundle import __version__
+from bundle.errors import UserError
+from bundle.evaluation.report import TEMPLATES, stream_html
+from bundle.files import open_atomically, write_atomically
+from bundle.findings import NOT_A_DEVICE
+from bundle.outputs.records import HEAT, OUTLINE, Findings
+
+_CAPTIONS = {OUTLINE: "Lesion found", HEAT: "Grad-CAM, evidence for malignancy"}
+
+
+def write_findings_report(
+    findings: Findings,
+    skipped: Sequence[dict[str, str]],
+    cines: Sequence[dict[str, Any]],
+    output_dir: Path,
+    formats: Collection[str],
+) -> list[Path]:
+    """Write ``report.html`` and ``report.pdf``, as the formats say, atomically.
+
+    Args:
+        findings: read one at a time while the page is written.
+        skipped: {"path", "reason", "mend"} of files without a finding.
+        cines: per file of several frames: "file", "frames", "looked_at", "most_suspicious".
+        output_dir: where to.
+        formats: ``html``, ``pdf`` or both; others are passed over.
+
+    Returns:
+        what was written.
+
+    Raises:
+        UserError: weasyprint is missing, or a file cannot be written.
+    """
+    written = []
+    if "html" in formats:
+        written.append(output_dir / "report.html")
+        with open_atomically(written[-1]) as file:
+            _write_page(file, findings, skipped, cines)
+    if "pdf" in formats:
+        page = io.BytesIO()
+        _write_page(page, findings, skipped, cines)
+        written.append(output_dir / "report.pdf")
+        write_atomically(written[-1], _to_pdf(page.getvalue()))
+    return written
+
+
+def _write_page(
+    file: Any, findings: Findings, skipped: Sequence[dict[str, str]], cines: Sequence[dict[str, Any]]
+) -> None:
+    first = next(iter(findings), None)
+    script = (TEMPLATES / "findings.js").read_text(encoding="utf-8")
+    page = stream_html(
+        "findings.html",
+        findings=findings,
+        pictures=lambda name: _pictures(findings, name),
+        points={name: point["threshold"] for name, point in first["decisions"].items()} if first else {},
+        models=first["models"] if first else {},
+        synthetic=first is not None and any(warning.startswith("SYNTHETIC") for warning in first["warnings"]),
+        skipped=skipped,
+        cines=cines,
+        notice=NOT_A_DEVICE,
+        version=__version__,
+        script=Markup(script),  # ours; its hash in the page's policy keeps any other from running
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    for piece in page:
+        file.write(piece.encode("utf-8", "backslashreplace"))
+
+
+def _pictures(findings: Findings, name: str) -> list[tuple[str, str]]:
+    """The pictures of one image as (data URI, caption)."""
+    files = {ending: findings.records.path(name, ending) for ending in _CAPTIONS}
+    return [
+        ("data:image/jpeg;base64," + base64.b64encode(file.read_bytes()).decode(), _CAPTIONS[ending])
+        for ending, file in files.items()
+        if file.is_file()
+    ]
+
+
+def load_weasyprint() -> Any:
+    """Import what makes a PDF.
+
+    Raises:
+        UserError: it, or the system's Pango that it draws text with, is missing.
+    """
+    try:
+        import weasyprint
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"pdf needs weasyprint ({reason}); pip install -r requirements-pdf.txt") from None
+    return weasyprint
+
+
+def _to_pdf(page: bytes) -> bytes:
+    weasyprint = load_weasyprint()
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of each rule that only screens know
+    fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data",))  # the page holds all that it shows
+    return bytes(weasyprint.HTML(string=page.decode(), url_fetcher=fetcher).write_pdf())

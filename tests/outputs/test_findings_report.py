@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.outputs.report."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bundle.errors import UserError
+from bundle.outputs.case import THUMBNAIL_SIDE
+from bundle.outputs.png import encode_thumbnail
+from bundle.outputs.records import HEAT, OUTLINE, Findings, Records, Written
+from bundle.outputs.report import write_findings_report
+
+EVIL = "<script>alert(1)</script>\"'.png".replace("/", "")
+
+
+def _finding(name: str, probability: float, **more: Any) -> dict[str, Any]:
+    calls = {"probability 0.5": 0.5, "sensitivity 0.95": 0.3}
+    decisions = {
+        point: {"threshold": threshold, "decision": "malignant" if probability >= threshold else "benign"}
+        for point, threshold in calls.items()
+    }
+    lesion = {"area_px": 900.0, "long_axis_px": 40.0, "short_axis_px": 30.0}
+    return {
+        **{"image": name, "probability": probability, "decisions": decisions, "lesion": lesion, "spacing_mm": None},
+        **{"warnings": [], "models": {"segmenter": "a" * 64, "classifier": "b" * 64}, "is_fallback": False, **more},
+    }
+
+
+@pytest.fixture
+def findings(tmp_path: Path) -> Findings:
+    records = Records(tmp_path)
+    inputs = [
+        _finding("one.png", 0.9, warnings=["<b>bold</b> warning"]),
+        _finding(EVIL, 0.4),
+        _finding(
+            "mm.dcm.png",
+            0.1,
+            spacing_mm=[0.1, 0.1],
+            lesion={"area_mm2": 9.0, "long_axis_mm": 4.04, "short_axis_mm": 3.0, "long_axis_px": 40.0},
+        ),
+    ]
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
+    for finding in inputs:
+        records.write(finding["image"], "key", finding, (), Written((), ()))
+        records.path(finding["image"], OUTLINE).write_bytes(encode_thumbnail(pixels, THUMBNAIL_SIDE))
+    records.path("one.png", HEAT).write_bytes(encode_thumbnail(pixels, THUMBNAIL_SIDE))
+    return Findings(records, [finding["image"] for finding in inputs])
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def _html(findings: Findings, tmp_path: Path, **more: Any) -> str:
+    options: dict[str, Any] = {"skipped": [], "cines": [], **more}
+    (path,) = write_findings_report(findings, options["skipped"], options["cines"], tmp_path, ["html", "json"])
+    return path.read_text()
+
+
+def test_each_image_has_its_picture_numbers_and_decisions(findings: Findings, tmp_path: Path) -> None:
+    page = _Page(_html(findings, tmp_path))
+    assert [image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img")] == [True] * 4
+    assert len([card for card in page.all("article") if card.get("class") == "card"]) == 3
+    words = " ".join(page.text.split())
+    assert "P(malignant)0.900" in words.replace(" ", "")
+    assert "4.0 × 3.0 mm" in words
+    assert "40 × 30 px" in words
+    assert "a" * 64 in words
+    assert "b" * 64 in words
+    assert "Research software, not a medical device." in words
+    assert "Limits of use" in words
+    rows = [row for row in page.all("tr") if "data-card" in row]
+    assert rows[0]["data-decisions"] == "malignant at probability 0.5|malignant at sensitivity 0.95"
+    assert rows[1]["data-decisions"] == "benign at probability 0.5|malignant at sensitivity 0.95"
+
+
+def test_names_and_warnings_are_text_not_markup(findings: Findings, tmp_path: Path) -> None:
+    skipped = [{"path": EVIL, "reason": "<img src=x>", "mend": "replace it"}]
+    page = _Page(_html(findings, tmp_path, skipped=skipped))
+    assert len(page.all("script")) == 1
+    assert not page.all("b")
+    assert [image["src"][:5] for image in page.all("img")] == ["data:"] * 4
+    assert EVIL in page.text
+    assert "<b>bold</b> warning" in page.text
+
+
+def test_the_page_runs_its_own_script_alone_and_fetches_nothing(findings: Findings, tmp_path: Path) -> None:
+    text = _html(findings, tmp_path)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(meta["content"] for meta in _Page(text).all("meta") if "http-equiv" in meta)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
+    assert "@import" not in text
+
+
+def test_pictures_are_small_and_lazy(findings: Findings, tmp_path: Path) -> None:
+    images = _Page(_html(findings, tmp_path)).all("img")
+    assert all(image["loading"] == "lazy" for image in images)
+    assert all(len(image["src"] or "") < 200_000 for image in images)  # noise: the worst that JPEG can be given
+
+
+def test_cines_and_skipped_files_are_listed(findings: Findings, tmp_path: Path) -> None:
+    best = {"image": "c.frame4.png", "frame": 4, "probability": 0.91}
+    cines = [
+        {"file": "c.dcm", "frames": 65, "looked_at": 17, "most_suspicious": best},
+        {"file": "d.dcm", "frames": 8, "looked_at": 8, "most_suspicious": None},
+    ]
+    skipped = [{"path": "bad.png", "reason": "empty", "mend": "replace it"}]
+    words = " ".join(_Page(_html(findings, tmp_path, cines=cines, skipped=skipped)).text.split())
+    assert "17 of 65" in words
+    assert "frame 4" in words
+    assert "none shows a lesion" in words
+    assert "bad.png: empty; replace it" in words
+    assert "1 could not be used" in words
+
+
+def test_a_run_without_a_finding_still_makes_a_page(tmp_path: Path) -> None:
+    skipped = [{"path": "bad.png", "reason": "empty", "mend": "replace it"}]
+    assert "bad.png: empty" in _html(Findings(Records(tmp_path), []), tmp_path, skipped=skipped)
+
+
+def test_a_synthetic_model_is_named_so_on_top(findings: Findings, tmp_path: Path) -> None:
+    assert "SYNTHETIC data" not in _html(findings, tmp_path)
+    record = findings.records.read("one.png")
+    record["finding"]["warnings"] = ["SYNTHETIC: the weights were trained on a phantom and say nothing about patients"]
+    findings.records.write("one.png", "key", record["finding"], (), Written((), ()))
+    assert "SYNTHETIC data" in _html(findings, tmp_path)
+
+
+def test_the_pdf_shows_the_same(findings: Findings, tmp_path: Path) -> None:
+    pytest.importorskip("weasyprint", reason="weasyprint, of requirements-pdf.txt, is not installed")
+    (path,) = write_findings_report(findings, [], [], tmp_path, ["pdf"])
+    assert path.read_bytes().startswith(b"%PDF-")
+    assert len(path.read_bytes()) > 50_000
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_missing_weasyprint_is_one_line(findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    with pytest.raises(UserError, match="pip install -r requirements-pdf") as error:
+        write_findings_report(findings, [], [], tmp_path, ["pdf"])
+    assert "\n" not in str(error.value)

@@ -6,6 +6,7 @@ from .batch import PrepareBatch
 from .checkpoint import Checkpoint, MovingAverage
 from .finish import finish_segmentation
 from .finish_classifier import finish_classification
+from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
 from .run import claim_folder, run_training
 
@@ -22,9 +23,14 @@ __all__ = [
     "StopEarly",
     "StopOnNonFinite",
     "claim_folder",
+    "classifier_datalist_of",
     "collate_readable",
+    "datalist_of",
     "finish_classification",
     "finish_segmentation",
+    "given_records",
+    "name_given_run",
     "run_training",
     "shared",
+    "validation_dataset",
 ]

@@ -18,9 +18,10 @@ from scipy.special import expit
 from bundle.explain import ExplainMalignancy
 from bundle.fusion import calibrated_probability
 from bundle.inferers import as_flag
-from bundle.readers import read_image
+from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.transforms.features import FEATURES, describe_lesion
-from bundle.transforms.lesion import CropLesiond, LesionRegion, find_lesion, quantise
+from bundle.transforms.geometry import place_in_frame
+from bundle.transforms.lesion import Box, CropLesiond, LesionRegion, find_lesion, quantise
 from bundle.transforms.shape import measure_lesion
 
 NOT_A_DEVICE = "Research software, not a medical device."
@@ -34,7 +35,7 @@ class Finding:
 
     Args:
         image: the file, as it was named.
-        size: (H, W) of the image in pixels.
+        size: (H, W) of the stored frame in pixels; boxes, centroid and maps are in its pixels.
         box: (top, left, bottom, right) of the lesion, half-open.
         lesion: area, axes, orientation, solidity …; see `measure_lesion`.
         other_boxes: of further components.
@@ -113,31 +114,24 @@ class ClassifyLesiond(Transform):
         self.explain = ExplainMalignancy(network, self.crop) if as_flag("explain", explain) else None
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Add ``data["finding"]``; needs ``image`` with its file in the metadata and ``probability`` at native size."""
+        """Add ``data["finding"]``; needs ``image`` with its file in the metadata, and ``probability``."""
         path = str(data["image"].meta["filename_or_obj"])
-        original = read_image(path)
         probability = torch.as_tensor(data["probability"]).float().cpu().numpy().clip(0, 1)[0]
-        finding = self.classify(path, original.pixels, probability, original.spacing_mm, original.warnings)
-        return {**data, "finding": finding}
+        return {**data, "finding": self.classify(split_frame(path)[0], read_image(path), probability)}
 
     @torch.no_grad()
-    def classify(
-        self,
-        name: str | os.PathLike[str],
-        pixels: np.ndarray,
-        probability: np.ndarray,
-        spacing_mm: tuple[float, float] | None = None,
-        warnings: Sequence[str] = (),
-    ) -> Finding:
-        """Make the finding of one image.
+    def classify(self, name: str | os.PathLike[str], image: UltrasoundImage, probability: np.ndarray) -> Finding:
+        """Make the finding of one image: found in its tissue region, told in pixels of the whole frame.
 
         Args:
             name: of the image.
-            pixels: (H, W) float32 in [0, 255].
-            probability: (H, W) float in [0, 1], of lesion.
-            spacing_mm: (row, column), None where unknown.
-            warnings: of the reader.
+            image: as it was read.
+            probability: float in [0, 1], of lesion; of the whole frame (H, W), or of the region alone.
         """
+        pixels = image.tissue
+        frame_shape = image.pixels.shape
+        if probability.shape == frame_shape:
+            probability = image.cut(probability)
         levels = quantise(probability)
         region = find_lesion(levels, self.crop.threshold)
         item: dict[Any, Any] = {
@@ -148,23 +142,32 @@ class ClassifyLesiond(Transform):
         logit = float(self.inferer(seen, self.network).reshape(()))
         features = [describe_lesion(pixels, levels, region)[name] for name in FEATURES]
         calibrated = calibrated_probability(self.card, [logit], [features]).item()
+        explanation = self.explain(seen, region) if self.explain else None
+        mask = place_in_frame(region.mask, frame_shape, image.box)
         return Finding(
             image=os.fspath(name),
-            size=(pixels.shape[0], pixels.shape[1]),
-            box=region.box,
-            lesion=measure_lesion(region.mask, _known(spacing_mm)),
-            other_boxes=region.others,
+            size=(frame_shape[0], frame_shape[1]),
+            box=_shift(region.box, image),
+            lesion=measure_lesion(mask, _known(image.spacing_mm)),
+            other_boxes=tuple(_shift(box, image) for box in region.others),
             is_fallback=region.is_fallback,
             probability_raw=float(expit(logit)),
             probability=calibrated,
             decisions=_decide(calibrated, self.card),
-            warnings=tuple(_warnings(region, warnings, self.card, self.segmenter_card)),
+            warnings=tuple(_warnings(region, image.warnings, self.card, self.segmenter_card)),
             models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
-            mask=region.mask,
-            probability_map=levels,
-            explanation=self.explain(seen, region) if self.explain else None,
-            spacing_mm=_known(spacing_mm),
+            mask=mask,
+            probability_map=place_in_frame(levels, frame_shape, image.box),
+            explanation=None if explanation is None else place_in_frame(explanation, frame_shape, image.box),
+            frame=image.frame,
+            spacing_mm=_known(image.spacing_mm),
         )
+
+
+def _shift(box: Box, image: UltrasoundImage) -> Box:
+    """Express a box of the tissue region in pixels of the whole frame."""
+    top, left = image.box[:2]
+    return box[0] + top, box[1] + left, box[2] + top, box[3] + left
 
 
 def _known(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from bundle.errors import UserError
 from bundle.findings import ClassifyLesiond, Finding
 from bundle.inferers import AutocastInferer
 from bundle.networks import SegNet, UNet
-from bundle.readers import UltrasoundImage, read_image
+from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
 from bundle.weights import load_weights, require_card
 
@@ -97,27 +97,29 @@ class Predictor:
         probability = self.inferer(image, self.segmenter).sigmoid()[0].cpu()
         return self.restore({"image": item["image"], "pred": probability})["pred"][0].numpy().clip(0, 1)
 
-    def predict(self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> Finding:
+    def predict(
+        self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None = None
+    ) -> Finding:
         """Return the finding of one image.
 
         Args:
             image: a file; or grey pixels (H, W), uint8 or float, in [0, 255]; or what `read_image` returned.
+            frame: of a file of several, from 0.
 
         Raises:
-            InputError: the file can not be used.
+            InputError: the file can not be used, or holds several frames and none is named.
             UserError: the array is not (H, W), or leaves [0, 255].
         """
-        name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "array"
-        read = _as_image(image)
-        probability = self.segment(read.pixels)
-        return self.classifier.classify(name, read.pixels, probability, read.spacing_mm, read.warnings)
+        name = split_frame(image)[0] if isinstance(image, (str, os.PathLike)) else "array"
+        read = _as_image(image, frame)
+        return self.classifier.classify(name, read, self.segment(read.tissue))
 
 
-def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage) -> UltrasoundImage:
+def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None) -> UltrasoundImage:
     if isinstance(image, UltrasoundImage):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return read_image(image, frame)
     try:
         pixels = np.asarray(image, dtype=np.float32)
     except (TypeError, ValueError):

@@ -15,18 +15,21 @@ from scipy.special import expit
 from bundle.errors import UserError
 from bundle.findings import MAPS, NO_LESION, ClassifyLesiond, Finding
 from bundle.networks import SegNet
+from bundle.readers import UltrasoundImage
 
 LOGIT = 1.2
 POINTS = [{"sensitivity_wish": 0.9, "threshold": 0.7}, {"sensitivity_wish": 0.95, "threshold": 0.6}]
 CARD: dict[str, Any] = {"sha256": "c" * 64, "spatial_size": [16, 16], "temperature": 2.0, "operating_points": POINTS}
 SEGMENTER = {"sha256": "5" * 64}
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.float32)
+IMAGE = UltrasoundImage(PIXELS, None, ())
 
 
 def _classify(probability: np.ndarray, seen: list[torch.Tensor] | None = None, **changes: Any) -> Finding:
     """The finding of a classifier whose logit is always the same."""
     segmenter_card = changes.pop("segmenter_card", SEGMENTER)
     spacing, warnings = changes.pop("spacing_mm", None), changes.pop("warnings", ())
+    region = changes.pop("region", None)
 
     def infer(image: torch.Tensor, _: torch.nn.Module) -> torch.Tensor:
         if seen is not None:
@@ -34,7 +37,7 @@ def _classify(probability: np.ndarray, seen: list[torch.Tensor] | None = None, *
         return torch.full((1, 1), LOGIT)
 
     step = ClassifyLesiond(torch.nn.Identity(), infer, "cpu", {**CARD, **changes}, segmenter_card)
-    return step.classify("a.png", PIXELS, probability, spacing, warnings)
+    return step.classify("a.png", UltrasoundImage(PIXELS, spacing, tuple(warnings), region), probability)
 
 
 @pytest.fixture
@@ -108,6 +111,33 @@ def test_further_regions_are_named_and_counted(box: np.ndarray) -> None:
     assert any(warning.startswith("1 further region") for warning in finding.warnings)
 
 
+def test_what_is_found_in_a_region_is_told_in_pixels_of_the_whole_frame(box: np.ndarray) -> None:
+    region = (5, 20, 38, 58)
+    outside = box.copy()
+    outside[30:34, 2:9] = 0.8  # beyond the region: a ruler or a logo
+    outside[30:34, 40:50] = 0.8
+    seen: list[torch.Tensor] = []
+    finding = _classify(outside, seen, region=region)
+    assert (finding.size, finding.box) == ((40, 60), (10, 30, 20, 50))
+    assert finding.other_boxes == ((30, 40, 34, 50),)
+    assert finding.lesion["centroid_px"] == [14.5, 39.5]
+    assert np.array_equal(finding.mask, box > 0)
+    assert finding.probability_map.shape == (40, 60)
+    assert not finding.probability_map[:, :20].any()
+    of_region = _classify(outside[5:38, 20:58], region=region)
+    assert of_region == finding
+    assert np.array_equal(of_region.probability_map, finding.probability_map)
+
+
+def test_the_classifier_sees_the_same_whether_a_region_was_cut_before_or_is_named(box: np.ndarray) -> None:
+    named: list[torch.Tensor] = []
+    cut: list[torch.Tensor] = []
+    _classify(box, named, region=(5, 20, 25, 58))
+    step = ClassifyLesiond(torch.nn.Identity(), lambda x, _: (cut.append(x), x.new_zeros(1, 1))[1], "cpu", CARD, {})
+    step.classify("a.png", UltrasoundImage(PIXELS[5:25, 20:58], None, ()), box[5:25, 20:58])
+    assert torch.equal(named[0], cut[0])
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
@@ -146,8 +176,8 @@ def _infer(image: torch.Tensor, network: torch.nn.Module) -> torch.Tensor:
 
 
 def test_an_explanation_changes_nothing_else(box: np.ndarray, network: SegNet) -> None:
-    plain = ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER).classify("a.png", PIXELS, box)
-    explained = ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER, explain=True).classify("a.png", PIXELS, box)
+    plain = ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER).classify("a.png", IMAGE, box)
+    explained = ClassifyLesiond(network, _infer, "cpu", CARD, SEGMENTER, explain=True).classify("a.png", IMAGE, box)
     assert explained == plain
     assert explained.as_dict() == plain.as_dict()
     assert plain.explanation is None

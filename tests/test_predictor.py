@@ -20,7 +20,7 @@ from bundle.errors import InputError, UserError
 from bundle.findings import NO_LESION
 from bundle.networks import SegNet
 from bundle.predictor import Predictor
-from bundle.readers import read_image
+from bundle.readers import UltrasoundImage, read_image
 from bundle.weights import flat_state_dict, read_card, write_weights
 
 
@@ -176,3 +176,29 @@ def _make_masked(folder: Path) -> None:
     card = {key: value for key, value in read_card(weights).items() if key != "sha256"}
     changes = {"in_channels": 1, "decoder": True, "batch_norm": False, "standardize": False, "variant": "masked"}
     write_weights(weights, flat_state_dict(network), {**card, **changes})
+
+
+def test_only_the_region_is_looked_at_and_the_results_are_of_the_whole_frame(predictor: Predictor, image: Path) -> None:
+    tissue = read_image(image).pixels
+    frame = np.full((tissue.shape[0] + 30, tissue.shape[1] + 50), 200, np.float32)
+    frame[10 : 10 + tissue.shape[0], 40 : 40 + tissue.shape[1]] = tissue
+    region = (10, 40, 10 + tissue.shape[0], 40 + tissue.shape[1])
+    placed, plain = predictor.predict(UltrasoundImage(frame, (0.1, 0.2), (), region)), predictor.predict(image)
+    assert placed.probability == plain.probability
+    assert placed.size == placed.mask.shape == placed.probability_map.shape == frame.shape
+    assert np.array_equal(placed.mask[10 : region[2], 40 : region[3]], plain.mask)
+    assert placed.mask.sum() == plain.mask.sum()
+    assert placed.box == tuple(edge + (10, 40)[i % 2] for i, edge in enumerate(plain.box))
+    assert placed.lesion["area_mm2"] == pytest.approx(plain.lesion["area_px"] * 0.02)
+
+
+def test_a_frame_of_several_is_chosen_by_its_number(predictor: Predictor, image: Path, tmp_path: Path) -> None:
+    picture, path = Image.open(image), tmp_path / "cine.tif"
+    Image.new("L", picture.size, 90).save(path, save_all=True, append_images=[picture])
+    with pytest.raises(InputError, match=r"cine\.tif: holds 2 frames"):
+        predictor.predict(path)
+    findings = [predictor.predict(path, frame=1), predictor.predict(f"{path}[1]")]
+    assert findings[0] == findings[1]
+    assert (findings[0].frame, findings[0].image) == (1, str(path))
+    assert findings[0].probability == predictor.predict(image).probability
+    assert predictor.predict(image).frame is None

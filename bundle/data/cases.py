@@ -15,7 +15,7 @@ from bundle.files import read_json, write_json
 
 LABELS = ("benign", "malignant", "normal")
 LESION_LABELS = ("benign", "malignant")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bundle.data.busi import is_busi_layout, list_busi
 from bundle.data.cases import LABELS, LESION_LABELS, Case, CaseList, Listed, listing_checksum
 from bundle.data.manifest import list_manifest
+from bundle.data.patients import FROM_HEADER, hashed_patient, new_salt
 from bundle.errors import InputError, UserError
 from bundle.readers import read_image, read_mask
 
@@ -57,12 +58,13 @@ def list_dataset(dataset: Path) -> tuple[str, list[Listed], list[InputError]]:
     return "phantom" if is_synthetic(folder) else source, listed, problems
 
 
-def check_dataset(dataset: Path, *, skip_bad: bool = False) -> CaseList:
+def check_dataset(dataset: Path, *, skip_bad: bool = False, salt: Callable[[], bytes] = new_salt) -> CaseList:
     """Read every image and mask of a dataset; a progress bar goes to stderr where that is a terminal.
 
     Args:
         dataset: a folder or a CSV manifest.
         skip_bad: leave bad cases out and list them as `skipped`, instead of raising.
+        salt: gives the key that patient ids from headers are hashed with; asked only where there are such.
 
     Returns:
         The good cases, sorted by image and not grouped yet.
@@ -72,9 +74,11 @@ def check_dataset(dataset: Path, *, skip_bad: bool = False) -> CaseList:
     """
     source, listed, problems = list_dataset(dataset)
     folder = dataset_folder(dataset)
+    # One key for all: two images of one patient must come out alike.
+    key = salt() if any(item.patient == FROM_HEADER for item in listed) else b""
     cases = []
     with ThreadPoolExecutor(THREADS) as pool:
-        checks = pool.map(lambda item: _check(folder, item), listed)
+        checks = pool.map(lambda item: _check(folder, item, key), listed)
         for outcome in tqdm(checks, total=len(listed), desc="Reading images", unit="image", disable=None):
             if isinstance(outcome, Case):
                 cases.append(outcome)
@@ -92,14 +96,16 @@ def check_dataset(dataset: Path, *, skip_bad: bool = False) -> CaseList:
     return CaseList(name, source, source == "phantom", listing_checksum(listed), tuple(cases), skipped)
 
 
-def _check(folder: Path, item: Listed) -> Case | InputError:
+def _check(folder: Path, item: Listed, key: bytes) -> Case | InputError:
     """Read one case; its first problem is returned, not raised, since all of a dataset's are told together."""
     path = folder / item.image
     try:
-        pixels = read_image(path).pixels
+        image = read_image(path)
+        pixels = image.pixels
+        patient = hashed_patient(path, key) if item.patient == FROM_HEADER else item.patient
         mask = np.zeros(pixels.shape, dtype=bool)
         for name in item.masks:
-            part = read_mask(folder / name)
+            part = read_mask(folder / name, path)
             if part.shape != mask.shape:
                 reason = f"the mask is {_size(part)}, its image {_size(mask)} pixels (height×width)"
                 return InputError(folder / name, reason, "export the mask at the image's size")
@@ -111,12 +117,12 @@ def _check(folder: Path, item: Listed) -> Case | InputError:
         return InputError(path, f"a {item.label} image without a mask", "add its mask or leave it out")
     if is_lesion and not mask.any():
         return InputError(folder / item.masks[0], f"the mask of a {item.label} image is empty", "draw the lesion")
+    if is_lesion and not image.cut(mask).any():
+        return InputError(folder / item.masks[0], "marks nothing inside the tissue region of its image", "correct it")
     if not is_lesion and mask.any():
         reason = f"the mask of a {item.label} image marks {int(mask.sum())} pixels"
         return InputError(folder / item.masks[0], reason, "empty the mask or correct the class")
-    return Case(
-        item.image, item.masks, item.label, item.patient, pixels.shape, _sha256(pixels.astype("<f4")), _sha256(mask)
-    )
+    return Case(item.image, item.masks, item.label, patient, pixels.shape, _sha256(pixels.astype("<f4")), _sha256(mask))
 
 
 def _sha256(array: np.ndarray) -> str:

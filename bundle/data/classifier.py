@@ -17,6 +17,7 @@ from bundle.data.splits import PARTS, check_no_group_crosses, split_by_name, spl
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 from bundle.outputs.handler import MAPS_RECORD, output_name
+from bundle.readers import split_frame
 from bundle.weights import read_card, require_card
 
 DATALIST = "datalist_classifier.json"
@@ -132,7 +133,7 @@ def load_classifier_datalist(
     for part in PARTS:
         for record in content[part]:
             record["image"] = str(folder / record["image"])
-            if not os.path.isfile(record["image"]):
+            if not os.path.isfile(split_frame(record["image"])[0]):
                 mend = "give the dataset's own folder"
                 raise InputError(record["image"], "is named in the datalist but missing", mend)
             if content["masks"] == "oracle":

@@ -140,7 +140,7 @@ def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], title
 
 def _read(path: Path) -> tuple[Scene, np.ndarray, np.ndarray]:
     """The scene of an image, and 512 bits each of it and of its mirror image: ImageHash's phash (DCT) and dhash."""
-    pixels = read_image(path).pixels
+    pixels = read_image(path).tissue  # the same screen around two images does not make them one
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     hashes = []
     for side in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):

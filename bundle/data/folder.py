@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from bundle.data.cases import IMAGE_SUFFIXES
 from bundle.errors import InputError, UserError
-from bundle.readers import read_image
+from bundle.inferers import as_flag
+from bundle.readers import DICOM, count_frames, kind_of, read_image
 from bundle.transforms.lesion import LoadProbabilityd
 
 SOME_CASES_FAILED = 3
@@ -43,14 +44,22 @@ class ImageFolder:
             raise SystemExit(SOME_CASES_FAILED)
 
 
-def list_images(dataset_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str] | None = None) -> ImageFolder:
-    """Find the images below a folder and try to read each, so that one bad file does not end a run halfway.
+def list_images(
+    dataset_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    each_frame: bool | str = False,
+) -> ImageFolder:
+    """Find the images below a folder and check each, so that one bad file does not end a run halfway.
 
-    Masks that lie beside their image (``x.png``, ``x_mask.png``, ``x_mask_1.png``) are left out.
+    Known by their suffix, or, without one, by the preamble of DICOM. Masks that lie beside their image (``x.png``,
+    ``x_mask.png``, ``x_mask_1.png``) and DICOMDIR are left out. Pictures are decoded; of DICOM and NIfTI one frame is,
+    however many the file holds.
 
     Args:
         dataset_dir: the folder.
         output_dir: where the results will be written; None where nothing is.
+        each_frame: take each frame of a file of several as an image of its own, named `cine.dcm[0]`, `cine.dcm[1]` …;
+            otherwise such a file is left out, with the reason.
 
     Raises:
         UserError: the folder is missing, holds no image that can be read, or the results would be written into it.
@@ -60,9 +69,11 @@ def list_images(dataset_dir: str | os.PathLike[str], output_dir: str | os.PathLi
         raise UserError(f"{folder}: no such folder; name a folder of images as dataset_dir")
     if output_dir is not None:
         _refuse_inside(folder, output_dir, "give an output folder outside it")
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    names = {path.with_suffix("") for path in paths}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path)]
+    names = {bare_name(path) for path in paths}
     images = [path for path in paths if not _is_mask_of_another(path, names)]
+    if as_flag("each_frame", each_frame):
+        images = [name for path in images for name in _name_frames(path)]
     results = _try_all(_try_image, images)
     readable = tuple(str(path) for path, error in zip(images, results, strict=True) if error is None)
     skipped = tuple(error for error in results if error is not None)
@@ -109,8 +120,27 @@ def _refuse_inside(folder: Path, other: str | os.PathLike[str], mend: str) -> No
         raise UserError(f"{other}: lies inside {folder}, whose images are read; {mend}")
 
 
+def _is_image(path: Path) -> bool:
+    if path.name.upper() == "DICOMDIR":
+        return False
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
+        return True
+    return _has_no_suffix(path) and kind_of(path) == DICOM
+
+
+def _has_no_suffix(path: Path) -> bool:
+    """Whether what follows the last dot is no suffix: archives name files by UIDs, 1.2.840.113619.2.55."""
+    return not path.suffix or path.suffix[1:].isdigit()
+
+
+def bare_name(path: Path) -> Path:
+    """The path without its image suffix: `a/x` of `a/x.png` and of `a/x.nii.gz`."""
+    suffix = next((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), "")
+    return path.with_name(path.name[: len(path.name) - len(suffix)] or path.name)
+
+
 def _is_mask_of_another(path: Path, names: set[Path]) -> bool:
-    match = re.fullmatch(r"(.+)_mask(_\d+)?", path.stem)
+    match = re.fullmatch(r"(.+)_mask(_\d+)?", bare_name(path).name)
     return match is not None and path.with_name(match[1]) in names
 
 
@@ -128,13 +158,22 @@ def _try_image(path: Path) -> InputError | None:
     return None
 
 
+def _name_frames(path: Path) -> list[Path]:
+    """One name per frame; the path itself of a file of one, and of a bad one, which is told of later."""
+    try:
+        frames = count_frames(path)
+    except InputError:
+        return [path]
+    return [path] if frames == 1 else [path.with_name(f"{path.name}[{number}]") for number in range(frames)]
+
+
 def _try_map(image: str, folder: Path, name: Path) -> InputError | None:
     """Errors name the image, which is what will lack a result, and the map below its folder only."""
     if not (folder / name).is_file():
         return InputError(image, f"its probability map {name} is missing", "segment it with configs/inference.json")
     try:
         shape = tuple(LoadProbabilityd("map")({"map": folder / name})["map"].shape[1:])
-        expected = read_image(image).pixels.shape
+        expected = read_image(image).pixels.shape  # maps are of the whole frame
     except InputError as error:
         return InputError(image, f"its probability map {name} can not be used ({error.reason})", error.mend)
     if shape != expected:

@@ -5,6 +5,12 @@ image,mask,label,patient
 scans/001.png,masks/001.png,benign,P1
 scans/002.png,masks/002a.png;masks/002b.png,malignant,P2
 scans/003.png,,normal,P2
+
+An archive's own files serve as they are; `frame` names one of several, `from-header` takes the patient from DICOM:
+
+image,frame,mask,label,patient
+US/IM0001,,SEG/IM0001.dcm,benign,from-header
+US/cine.dcm,12,masks/cine_12.nii.gz,malignant,from-header
 """
 
 from __future__ import annotations
@@ -23,8 +29,9 @@ MASK_SEPARATOR = ";"
 def list_manifest(path: Path) -> tuple[list[Listed], list[InputError]]:
     """List the rows of a manifest, sorted by image, and what is wrong with single rows.
 
-    Paths are relative to the CSV's folder. The column `patient` is optional, others are ignored. UTF-8, with or
-    without a byte order mark; fields are separated by `,`, or by `;` where the header has no comma.
+    Paths are relative to the CSV's folder. The columns `patient` and `frame` are optional, others are ignored. UTF-8,
+    with or without a byte order mark; fields are separated by `,`, or by `;` where the header has no comma. An image
+    of a `frame` is named `cine.dcm[12]` from here on.
 
     Raises:
         InputError: the file cannot be read as such a table at all.
@@ -74,4 +81,9 @@ def _read_row(where: str, row: dict[str | None, str | list[str] | None]) -> List
         masks = tuple(relative_path(mask) for mask in fields["mask"].split(MASK_SEPARATOR) if mask.strip())
     except ValueError as error:
         raise InputError(where, str(error), "give it relative to the manifest's folder, without '..'") from error
+    frame = fields.get("frame", "")
+    if frame:
+        if not (frame.isascii() and frame.isdigit() and len(frame) < 7):
+            raise InputError(where, f"frame '{frame}' is no number", "count frames from 0, or leave the field empty")
+        image = f"{image}[{int(frame)}]"
     return Listed(image, masks, label, fields.get("patient") or None)

@@ -27,6 +27,7 @@ from bundle.data.cases import (
 )
 from bundle.data.check import check_dataset, dataset_folder, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
+from bundle.data.patients import patient_salt
 from bundle.data.splits import (
     PARTS,
     check_no_group_crosses,
@@ -38,6 +39,7 @@ from bundle.data.splits import (
 )
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_atomically, write_json
+from bundle.readers import split_frame
 
 CASES = "cases.json"
 DATALIST = "datalist_segmentation.json"
@@ -83,7 +85,7 @@ def prepare(
         raise UserError(f"conflicts '{conflicts}': give one of {', '.join(CONFLICTS)}")
     tested = parse_fold(split) is not None or parse_ratio(split)[2] > 0
     dataset, output_dir = Path(dataset), Path(output_dir)
-    checked = check_dataset(dataset, skip_bad=skip_bad)
+    checked = check_dataset(dataset, skip_bad=skip_bad, salt=lambda: patient_salt(output_dir))
     pairs = find_pairs(checked.cases, dataset_folder(dataset))
     groups = group_cases(checked.cases, pairs)
     case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
@@ -147,7 +149,7 @@ def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
     for name in LISTS:
         for record in content[name]:
             for path in (record["image"], *record["label"]):
-                if not os.path.isfile(path):
+                if not os.path.isfile(split_frame(path)[0]):
                     raise InputError(path, f"is named in {file.name} but missing", "give the dataset's own folder")
     return content
 

@@ -141,9 +141,10 @@ def _show(records: Sequence[Mapping[str, Any]], source: str, variant: str, chose
     """What the network sees of all records, (N, 1, h, w) float32 in [0, 1]."""
     seen = []
     for record in tqdm(records, desc=f"Cutting, {source}, {variant}", disable=None):
-        image = torch.from_numpy(read_image(record["image"]).pixels / 255)[None]
+        read = read_image(record["image"])
+        image = torch.from_numpy(read.tissue / 255)[None]
         if source == "ground truth":
-            probability: np.ndarray = merge_masks([str(path) for path in record["masks"]]).astype(np.float32)
+            probability: np.ndarray = merge_masks(record["masks"], record["image"]).astype(np.float32)
         else:
             probability = read_image(record["probability"]).pixels / np.float32(255)
         crop = CropLesiond(
@@ -153,7 +154,7 @@ def _show(records: Sequence[Mapping[str, Any]], source: str, variant: str, chose
             margin=chosen["margin"],
             spatial_size=chosen["spatial_size"],
         )
-        cut = crop({"image": MetaTensor(image), "probability": torch.from_numpy(probability)[None]})
+        cut = crop({"image": MetaTensor(image), "probability": torch.from_numpy(read.cut(probability))[None]})
         seen.append(cut["image"].as_tensor())
     return torch.stack(seen)
 

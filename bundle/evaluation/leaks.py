@@ -154,12 +154,13 @@ def audit_leaks(
 
 def _measure(record: Mapping[str, Any], source: str) -> tuple[list[float], float]:
     """All features of one lesion, and the share of the image that its ground truth covers."""
-    pixels, truth = read_image(record["image"]).pixels, merge_masks([str(path) for path in record["masks"]])
+    image = read_image(record["image"])
+    truth = image.cut(merge_masks(record["masks"], record["image"]))
     if source == "ground truth":
         levels = quantise(truth.astype(np.float32))
     else:
-        levels = np.rint(read_image(record["probability"]).pixels).astype(np.uint8)
-    described = describe_lesion(pixels, levels, find_lesion(levels, record.get("threshold", 0.5)))
+        levels = np.rint(image.cut(read_image(record["probability"]).pixels)).astype(np.uint8)
+    described = describe_lesion(image.tissue, levels, find_lesion(levels, record.get("threshold", 0.5)))
     return [described[name] for name in FEATURES], float(truth.mean())
 
 

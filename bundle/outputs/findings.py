@@ -25,7 +25,7 @@ from bundle.readers import read_image
 def write_pictures(finding: Finding, name: Path, output_dir: Path) -> None:
     """Write ``masks/<name>``, ``overlays/<name>`` and, if it is explained, ``explanations/<name>`` of one finding."""
     write_mask(finding.mask, output_dir / "masks" / name)
-    pixels = read_image(finding.image).pixels
+    pixels = read_image(finding.image, finding.frame).pixels
     title = f"P(malignant) {finding.probability:.2f}"
     write_overlay(pixels, finding.mask.astype(np.float32), 0.5, output_dir / "overlays" / name, title=title)
     if finding.explanation is not None:
@@ -112,7 +112,7 @@ class WriteFindings:
         output: Any = engine.state.output
         for item in output:
             finding: Finding = item["finding"]
-            name = output_name(Path(finding.image), self.dataset_dir)
+            name = output_name(Path(finding.image), self.dataset_dir, finding.frame)
             if self.pictures:
                 write_pictures(finding, name, self.folder)
             self.rows.append({**finding.as_dict(), "image": name.as_posix()})

@@ -1,6 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers: one file -> one clean grey image (H, W) and what is known of it."""
 
-from .image import MAX_PIXELS, UltrasoundImage, read_image, read_mask
+from .files import DICOM, count_frames, kind_of, read_image, read_mask, split_frame
+from .ultrasound import MAX_PIXELS, UltrasoundImage
 
-__all__ = ["MAX_PIXELS", "UltrasoundImage", "read_image", "read_mask"]
+__all__ = [
+    "DICOM",
+    "MAX_PIXELS",
+    "UltrasoundImage",
+    "count_frames",
+    "kind_of",
+    "read_image",
+    "read_mask",
+    "split_frame",
+]

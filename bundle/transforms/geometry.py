@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.enhance import equalize_clahe
@@ -14,6 +15,8 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
 NATIVE_SHAPE = "native_shape"
+FRAME_SHAPE, REGION = "frame_shape", "region"
+"""Metadata of a loaded image: (H, W) of the stored frame, and the box of it that was loaded."""
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -23,6 +26,36 @@ def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """
     height, width = (max(1, int(length)) for length in size)
     return F.interpolate(image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
+
+
+def crop_to_region(values: Any, meta: Mapping[str, Any]) -> Any:
+    """Cut a map (C, H, W) of the stored frame to the region that its image was loaded from; others pass unchanged.
+
+    Args:
+        values: array or tensor.
+        meta: of the image, as `LoadUltrasoundd` leaves it.
+    """
+    if REGION not in meta or tuple(values.shape[-2:]) != tuple(int(n) for n in meta[FRAME_SHAPE]):
+        return values
+    top, left, bottom, right = (int(edge) for edge in meta[REGION])
+    return values[..., top:bottom, left:right]
+
+
+def place_in_frame(values: np.ndarray, frame_shape: Sequence[int], region: Sequence[int]) -> np.ndarray:
+    """Undo a crop to a region: (…, h, w) -> (…, H, W), zero outside; the array itself where nothing was cut.
+
+    Args:
+        values: of the region.
+        frame_shape: (H, W).
+        region: (top, left, bottom, right), half-open.
+    """
+    height, width = (int(length) for length in frame_shape)
+    top, left, bottom, right = (int(edge) for edge in region)
+    if (top, left, bottom, right) == (0, 0, height, width):
+        return values
+    frame = np.zeros((*values.shape[:-2], height, width), dtype=values.dtype)
+    frame[..., top:bottom, left:right] = values
+    return frame
 
 
 class FitTod(MapTransform):
@@ -65,7 +98,9 @@ class FitTod(MapTransform):
 
 
 class RestoreSized(MapTransform):
-    """Bring maps (C, H, W) at the network's size back to the size of the image they were computed from.
+    """Bring maps (C, H, W) at the network's size back to the size of the frame they were computed from.
+
+    Where the image was a region of its frame, the map is placed there; outside it is 0.
 
     Args:
         keys: of maps, such as probabilities.
@@ -81,11 +116,16 @@ class RestoreSized(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resize each map under the keys."""
         out = dict(data)
-        native = tuple(int(length) for length in out[self.orig_key].meta[NATIVE_SHAPE])
+        meta = out[self.orig_key].meta
+        native = tuple(int(length) for length in meta[NATIVE_SHAPE])
         for key in self.key_iterator(out):
             plain = out[key].as_tensor() if isinstance(out[key], MetaTensor) else out[key]
             (height, width), (top, left) = placement(native, plain.shape[-2:], self.letterbox)
-            out[key] = resize(plain[..., top : top + height, left : left + width], native)
+            restored = resize(plain[..., top : top + height, left : left + width], native)
+            if REGION in meta:
+                placed = place_in_frame(restored.cpu().numpy(), meta[FRAME_SHAPE], meta[REGION])
+                restored = torch.from_numpy(placed).to(restored.device)
+            out[key] = restored
         return out
 
 

@@ -23,8 +23,8 @@ from scipy import ndimage
 
 from bundle.errors import InputError, UserError
 from bundle.readers import read_image
-from bundle.transforms.geometry import resize
-from bundle.transforms.load import merge_masks
+from bundle.transforms.geometry import crop_to_region, resize
+from bundle.transforms.load import merge_masks, meta_of
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, half-open."""
@@ -142,14 +142,24 @@ class LoadProbabilityd(MapTransform):
     """Read predicted lesion probabilities as tensors (1, H, W) float32 in [0, 1].
 
     A path is an 8-bit grey PNG, 255 for certainty. A list of paths is ground-truth masks, merged by OR: the oracle's.
+    A map of the whole frame is cut to the region that its image was loaded from.
+
+    Args:
+        keys: of the maps.
+        image_key: of the image, loaded before; a record without it has nothing cut.
 
     Raises:
         InputError: a file can not be used, or is coloured, as an overlay is.
     """
 
+    def __init__(self, keys: KeysCollection, image_key: Hashable = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path under the keys by its map."""
         out = dict(data)
+        meta = meta_of(out.get(self.image_key))
         for key in self.key_iterator(out):
             if isinstance(out[key], (str, os.PathLike)):
                 image = read_image(out[key])
@@ -158,8 +168,8 @@ class LoadProbabilityd(MapTransform):
                     raise InputError(out[key], f"is no probability map: {'; '.join(image.warnings)}", mend)
                 values = image.pixels / 255
             else:
-                values = merge_masks(out[key]).astype(np.float32)
-            out[key] = torch.from_numpy(values)[None]
+                values = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)
+            out[key] = torch.from_numpy(crop_to_region(values[None], meta))
         return out
 
 

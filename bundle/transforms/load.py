@@ -15,13 +15,15 @@ from monai.transforms import MapTransform
 
 from bundle.errors import InputError
 from bundle.readers import read_image, read_mask
+from bundle.transforms.geometry import FRAME_SHAPE, REGION, crop_to_region
 
 
 class LoadUltrasoundd(MapTransform):
-    """Read image files as MetaTensors (1, H, W) float32 in [0, 1].
+    """Read the tissue of image files as MetaTensors (1, H, W) float32 in [0, 1].
 
     MONAI's own loaders give W×H for PNG, ignore EXIF rotation and do not limit the size of what they decode.
-    ``meta`` holds ``filename_or_obj``, ``spatial_shape`` (H, W), ``spacing_mm`` (row, column) or NaN, and ``warnings``.
+    ``meta`` holds ``filename_or_obj``, ``spatial_shape`` (H, W), ``spacing_mm`` (row, column) or NaN, ``warnings``, and
+    where the tissue lies: ``region`` (top, left, bottom, right) of the stored frame of ``frame_shape`` (H, W).
 
     Raises:
         InputError: a file can not be used; it names the file, the reason and the mend.
@@ -37,38 +39,61 @@ class LoadUltrasoundd(MapTransform):
             spacing = image.spacing_mm or (float("nan"), float("nan"))
             meta = {
                 "filename_or_obj": path,
-                "spatial_shape": np.asarray(image.pixels.shape),
+                "spatial_shape": np.asarray(image.tissue.shape),
+                FRAME_SHAPE: np.asarray(image.pixels.shape),
+                REGION: np.asarray(image.box),
                 "spacing_mm": np.asarray(spacing),
                 "warnings": "; ".join(image.warnings),
             }
-            out[key] = MetaTensor(torch.from_numpy(image.pixels / 255.0)[None], meta=meta)
+            out[key] = MetaTensor(torch.from_numpy(image.tissue / 255.0)[None], meta=meta)
         return out
 
 
 class LoadLesionMaskd(MapTransform):
     """Read a mask file, or several merged by OR, as a tensor (1, H, W) float32 of 0 and 1.
 
+    A mask of the size of the whole frame is cut to the region that its image was loaded from.
+
+    Args:
+        keys: of the masks.
+        image_key: of the image, loaded before; a record without it has nothing cut.
+
     Raises:
         InputError: a file can not be used, or two masks of one image differ in size.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, image_key: Hashable = "image", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path, or list of paths, under the keys by its mask."""
         out = dict(data)
         for key in self.key_iterator(out):
-            out[key] = MetaTensor(torch.from_numpy(merge_masks(out[key]).astype(np.float32))[None])
+            meta = meta_of(out.get(self.image_key))
+            mask = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)[None]
+            out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta)))
         return out
 
 
-def merge_masks(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> np.ndarray:
-    """Read one or more mask files and merge them by OR into a (H, W) bool array."""
+def meta_of(image: Any) -> Mapping[str, Any]:
+    """The metadata of a loaded image; nothing of what is none."""
+    return image.meta if isinstance(image, MetaTensor) else {}
+
+
+def merge_masks(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], image: str | os.PathLike[str] | None = None
+) -> np.ndarray:
+    """Read one or more mask files and merge them by OR into a (H, W) bool array.
+
+    Args:
+        paths: of the masks.
+        image: that they belong to, for a DICOM SEG of several; see `read_mask`.
+    """
     names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    merged = read_mask(names[0])
+    merged = read_mask(names[0], image)
     for name in names[1:]:
-        mask = read_mask(name)
+        mask = read_mask(name, image)
         if mask.shape != merged.shape:
             raise InputError(
                 name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from PIL import Image
 
 from bundle.errors import InputError
-from bundle.transforms import LoadLesionMaskd, LoadUltrasoundd
+from bundle.readers import read_image
+from bundle.transforms import FitTod, LoadLesionMaskd, LoadProbabilityd, LoadUltrasoundd, RestoreSized
 from bundle.transforms.load import merge_masks
 
 
@@ -102,3 +104,27 @@ def test_the_record_that_was_given_is_not_changed(picture: Path) -> None:
     record: dict[Hashable, Any] = {"image": picture}
     LoadUltrasoundd("image")(record)
     assert record == {"image": picture}
+
+
+def test_masks_of_the_whole_frame_are_cut_to_the_region_of_their_image(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_image(picture)
+    monkeypatch.setattr("bundle.transforms.load.read_image", lambda path: replace(whole, region=(4, 10, 24, 40)))
+    mask = np.random.default_rng(1).integers(0, 2, (30, 50)).astype(np.uint8) * 255
+    record = {"image": picture, "label": _write(tmp_path / "mask.png", mask), "probability": tmp_path / "mask.png"}
+    loaded = LoadProbabilityd("probability")(LoadLesionMaskd("label")(LoadUltrasoundd("image")(record)))
+    assert loaded["image"].shape == loaded["label"].shape == loaded["probability"].shape == (1, 20, 30)
+    np.testing.assert_array_equal(loaded["image"][0].numpy(), whole.pixels[4:24, 10:40] / np.float32(255))
+    np.testing.assert_array_equal(loaded["label"][0].numpy(), mask[4:24, 10:40] / 255)
+    np.testing.assert_array_equal(loaded["probability"][0].numpy(), mask[4:24, 10:40] / 255)
+
+
+def test_a_map_of_a_region_comes_back_at_the_size_of_the_frame(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_image(picture)
+    monkeypatch.setattr("bundle.transforms.load.read_image", lambda path: replace(whole, region=(4, 10, 24, 40)))
+    image = FitTod("image", (64, 64))(LoadUltrasoundd("image")({"image": picture}))["image"]
+    restored = RestoreSized("pred")({"image": image, "pred": torch.ones(1, 64, 64)})["pred"]
+    expected = np.zeros((1, 30, 50))
+    expected[:, 4:24, 10:40] = 1
+    np.testing.assert_allclose(restored.numpy(), expected, atol=1e-6)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front door of the readers: which reader a file needs, and which of its frames is meant."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from .dicom_image import count_dicom_frames, read_dicom
+from .dicom_seg import read_segmentation
+from .image import count_picture_frames, read_picture, read_picture_mask
+from .nifti import GZIP, count_nifti_frames, is_nifti, read_nifti, read_nifti_mask
+from .ultrasound import UltrasoundImage
+
+DICOM, NIFTI, PICTURE = "DICOM", "NIfTI", "picture"
+
+
+def read_image(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
+    """Read one image as grey (H, W), float32 in [0, 255]; the format is known by the content, not by the name.
+
+    Args:
+        path: the file; `cine.dcm[3]` names frame 3 of `cine.dcm`, unless there is a file of that very name.
+        frame: of a file of several, from 0.
+
+    Raises:
+        InputError: the file is missing, damaged, too large, of no known format, or holds several frames and none is
+            named.
+    """
+    file, named = split_frame(path)
+    number = named if frame is None else frame
+    return {DICOM: read_dicom, NIFTI: read_nifti, PICTURE: read_picture}[kind_of(file)](file, number)
+
+
+def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None) -> np.ndarray:
+    """Read one lesion mask as bool (H, W) at its stored size: a picture, a NIfTI slice or a BINARY DICOM SEG.
+
+    Args:
+        path: the file, or one frame of it as in `read_image`.
+        image: that it belongs to, as `read_image` would be given it; tells which frames of a DICOM SEG are meant.
+
+    Raises:
+        InputError: as `read_image`; or a DICOM SEG belongs to another image.
+    """
+    file, number = split_frame(path)
+    kind = kind_of(file)
+    if kind == DICOM:
+        source, frame = (None, None) if image is None else split_frame(image)
+        is_dicom = source is not None and kind_of(source) == DICOM
+        return read_segmentation(file, source if is_dicom else None, frame)
+    return read_nifti_mask(file, number) if kind == NIFTI else read_picture_mask(file, number)
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Return how many frames a file holds by its header; no pixel is decoded.
+
+    Raises:
+        InputError: the header can not be read.
+    """
+    file, named = split_frame(path)
+    if named is not None:
+        return 1
+    return {DICOM: count_dicom_frames, NIFTI: count_nifti_frames, PICTURE: count_picture_frames}[kind_of(file)](file)
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Return `DICOM`, `NIFTI` or `PICTURE` by a file's first bytes; a file that can not be opened is a picture."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(540)
+    except (OSError, ValueError):
+        return PICTURE
+    if start[128:132] == b"DICM":
+        return DICOM
+    # Nothing else that is read begins as gzip does.
+    return NIFTI if start[:2] == GZIP or is_nifti(start) else PICTURE
+
+
+def split_frame(path: str | os.PathLike[str]) -> tuple[str, int | None]:
+    """Split `cine.dcm[3]` into the file and the frame; the frame is None where none is named.
+
+    A manifest, a datalist and a result name one frame of a file so; it keeps "one name, one image" true.
+    """
+    name = os.fspath(path)
+    match = re.fullmatch(r"(.+)\[(\d{1,6})\]", name, flags=re.DOTALL)
+    if match is None or Path(name).is_file():
+        return name, None
+    return match[1], int(match[2])

@@ -28,7 +28,7 @@ class ForMonaiLabeld(MapTransform):
 
     Args:
         keys: of masks, 0 and 1.
-        image_key: of the image that they belong to; ``meta["affine_ras"]`` (4, 4) tells where it lies, if it is there.
+        image_key: of the image that they belong to.
     """
 
     def __init__(self, keys: KeysCollection, image_key: Hashable = "image", allow_missing_keys: bool = False) -> None:
@@ -45,8 +45,7 @@ class ForMonaiLabeld(MapTransform):
         for key in self.key_iterator(out):
             mask = torch.as_tensor(out[key])[0].T.contiguous().to(torch.uint8)
             if extension in VOLUMES:
-                affine = torch.as_tensor(np.asarray(image.meta.get("affine_ras", PICTURE_AFFINE)))
-                mask = MetaTensor(mask[..., None], affine=affine)
+                mask = MetaTensor(mask[..., None], affine=torch.from_numpy(_affine_of(str(out["image_path"]))))
             image.meta["spatial_shape"] = np.asarray(mask.shape)
             out[key] = mask
         return {**out, "result_extension": extension, "result_dtype": "uint8"}
@@ -58,3 +57,12 @@ def result_extension(request: Mapping[Any, Any]) -> str:
         if name:
             return next((volume for volume in VOLUMES if str(name).lower().endswith(volume)), ".png")
     return ".png"
+
+
+def _affine_of(path: str) -> np.ndarray:
+    """Where an image lies, (4, 4) RAS: as a NIfTI file says, else as a picture."""
+    if not path.lower().endswith((".nii", ".nii.gz")):
+        return PICTURE_AFFINE
+    import nibabel
+
+    return np.asarray(nibabel.load(path).affine, dtype=np.float64)

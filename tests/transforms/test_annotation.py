@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -39,14 +41,14 @@ def test_a_picture_becomes_w_by_h_and_the_server_has_nothing_to_resize() -> None
     assert (out["result_extension"], out["result_dtype"]) == (".png", "uint8")
 
 
-def test_a_volume_gets_one_slice_and_lies_where_its_image_lies() -> None:
-    item = _item(image_path="a.png", result_extension=".nrrd")
-    out = ForMonaiLabeld("pred")(item)
+def test_a_volume_gets_one_slice_and_lies_where_its_image_lies(tmp_path: Path) -> None:
+    out = ForMonaiLabeld("pred")(_item(image_path="a.png", result_extension=".nrrd"))
     assert out["pred"].shape == (WIDTH, HEIGHT, 1)
     assert np.allclose(out["pred"].affine, np.diag([-1, -1, 1, 1]))
     affine = np.diag([0.1, 0.2, 1.0, 1.0])
-    item["image"].meta["affine_ras"] = affine
-    assert np.allclose(ForMonaiLabeld("pred")(item)["pred"].affine, affine)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((WIDTH, HEIGHT, 1), np.uint8), affine), tmp_path / "a.nii.gz")
+    out = ForMonaiLabeld("pred")(_item(image_path=str(tmp_path / "a.nii.gz")))
+    assert np.allclose(out["pred"].affine, affine)
 
 
 @pytest.mark.parametrize(

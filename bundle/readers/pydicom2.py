@@ -86,7 +86,9 @@ def decode_alone(path: str, header: Dataset, data: bytes, syntax: str) -> tuple[
     from pydicom.pixel_data_handlers.util import convert_color_space
 
     alone = Dataset()
-    alone.update({key: header[key] for key in _PIXEL_KEYS if key in header})
+    for key in _PIXEL_KEYS:
+        if key in header:
+            alone.add(header[key])
     alone.file_meta = FileMetaDataset()
     alone.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
     alone.is_implicit_VR, alone.is_little_endian = encoding_of(header)

@@ -9,6 +9,7 @@ software, not a medical device. docs/monai_label.md says how to work with it.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from lib.train import ClassificationTrainer, SegmentationTrainer  # noqa: E402
 
 from bundle import __version__  # noqa: E402
 from bundle.errors import InputError, UserError  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 
 class BreastUltrasoundApp(MONAILabelApp):
@@ -102,9 +105,19 @@ class BreastUltrasoundApp(MONAILabelApp):
             raise HTTPException(422, str(error)) from error
 
     def batch_infer(self, request: dict[str, Any], datastore: Any = None) -> Any:
-        """Answer for many images, on one device unless there are several GPUs; MONAI Label divides by their number."""
+        """Answer for many images; one that cannot be used is named in its place, and the others are done.
+
+        It runs on one device unless there are several GPUs: MONAI Label divides by their number.
+        """
         several = torch.cuda.device_count() > 1 and request.get("multi_gpu", True)
-        return super().batch_infer({**request, "multi_gpu": several}, datastore)
+        return self._batch_infer({**request, "multi_gpu": several}, datastore or self.datastore(), self._infer_or_skip)
+
+    def _infer_or_skip(self, request: dict[str, Any], datastore: Any) -> Any:
+        try:
+            return self.infer(request, datastore)
+        except HTTPException as error:
+            logger.warning("skipped: %s", error.detail)
+            return {"error": error.detail}
 
     def next_sample(self, request: dict[str, Any]) -> Any:
         """Choose the next image to label.

@@ -173,9 +173,13 @@ def test_uncertain_strategies_ask_for_the_highest_entropy_first(own: Own) -> Non
         assert 0 < asked[0][key] <= 1
 
 
-def test_batch_inference_keeps_a_mask_of_every_image(own: Own) -> None:
+def test_batch_inference_keeps_a_mask_of_every_image_and_names_a_bad_one(own: Own) -> None:
     server, _, studies = own
-    server.call("POST", f"/batch/infer/{MODEL}?images=unlabeled&run_sync=true")
+    cut = {"file": ("cut.png", (studies / "benign1.png").read_bytes()[:300])}
+    server.call("PUT", "/datastore/image?image=cut", files=cut)
+    answers = server.call("POST", f"/batch/infer/{MODEL}?images=unlabeled&run_sync=true").json()
+    assert answers["cut"]["error"].startswith("cut: ")
+    server.call("DELETE", "/datastore/image?id=cut")
     labels = server.call("GET", "/datastore/").json()["label_tags"]
     assert labels == {"original": 11}
     assert Image.open(studies / "labels" / "original" / "photo.png").size == Image.open(studies / "photo.jpg").size

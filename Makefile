@@ -43,7 +43,7 @@ test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest
 
 test-monailabel: $(VENV_MONAILABEL)/.dev  ## both apps against a real MONAI Label server, in an environment of its own
-	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m monailabel
+	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m "monailabel and not slow"
 
 check: $(VENV)/.dev  ## style, types, configs, pages
 	$(BIN)/ruff check .

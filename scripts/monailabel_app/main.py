@@ -119,6 +119,18 @@ class BreastUltrasoundApp(MONAILabelApp):
             logger.warning("skipped: %s", error.detail)
             return {"error": error.detail}
 
+    def train(self, request: dict[str, Any]) -> Any:
+        """Train one of the stages.
+
+        Raises:
+            HTTPException: 404 for an unknown trainer, 422 for labels that cannot be trained on.
+        """
+        self._require("trainer", request.get("model"), self._trainers)
+        try:
+            return super().train(request)
+        except UserError as error:
+            raise HTTPException(422, str(error)) from error
+
     def next_sample(self, request: dict[str, Any]) -> Any:
         """Choose the next image to label.
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class Server:
         raise AssertionError(f"the training did not end:\n{self.log.read_text()[-3000:]}")
 
 
+@cache
 def _torchvision_fits() -> bool:
     """Whether torchvision's build is one for this torch; MONAI Label imports it."""
     done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, check=False)
@@ -231,10 +233,8 @@ def stock(
     """MONAI Label's own app `monaibundle` with the bundle in its model folder: server, root of the bundle, studies."""
     pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-monailabel")
     folder = tmp_path_factory.mktemp("stock")
-    download = [sys.executable, "-m", "monailabel.main", "apps", "--download", "--name", "monaibundle", "--output"]
-    paths = "" if _torchvision_fits() else str(Path(__file__).parent / "shim")
-    environment = {**os.environ, "PYTHONPATH": paths}
-    subprocess.run([*download, str(folder)], env=environment, check=True, capture_output=True)
+    # What `monailabel apps --download` does.
+    shutil.copytree(Path(sys.prefix) / "monailabel" / "sample-apps" / "monaibundle", folder / "monaibundle")
     root, studies = copy_bundle(folder / "bundle"), make_studies(folder / "studies")
     (folder / "monaibundle" / "model").mkdir(exist_ok=True)
     (folder / "monaibundle" / "model" / STOCK_MODEL).symlink_to(root)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from pydicom.uid import (
 from bundle.errors import InputError
 from bundle.readers import count_frames, read_image, read_mask
 
+DECODERS = ("pydicom", "pillow", "nibabel", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 LONGEST_SECONDS = 10.0
 LARGEST_MB = 1000.0
 _GREY = (np.add.outer(np.arange(34) * 5, np.arange(40) * 3) % 256).astype(np.uint8)
@@ -153,7 +155,8 @@ def main(argv: list[str]) -> int:
             "pictures_and_nifti": attack(picture_seeds(folder), count // 4, folder),
         }
         seconds = round(time.perf_counter() - began)
-    write_json(target, {"run": describe_run(), "seconds": seconds, **result})
+    decoders = {name: version(name) for name in DECODERS}
+    write_json(target, {"run": describe_run(), "decoders": decoders, "seconds": seconds, **result})
     print(result)
     return 0
 

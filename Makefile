@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VENV_MONAILABEL ?= .venv-monailabel
+BIN_MONAILABEL := $(VENV_MONAILABEL)/bin
 
-.PHONY: help demo reproduce test check nightly format clean
+.PHONY: help demo reproduce test test-monailabel check nightly format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/.runtime: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +17,16 @@ $(VENV)/.runtime: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt requirements-export.txt $(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
+	touch $@
+
+$(VENV_MONAILABEL)/.server: requirements-monailabel.txt
+	$(PYTHON) -m venv $(VENV_MONAILABEL)
+	$(BIN_MONAILABEL)/pip install --disable-pip-version-check -q $$(grep ^torch== $<)
+	$(BIN_MONAILABEL)/pip install --disable-pip-version-check -q --no-deps -r $<
+	touch $@
+
+$(VENV_MONAILABEL)/.dev: requirements-dev.txt $(VENV_MONAILABEL)/.server
+	$(BIN_MONAILABEL)/pip install --disable-pip-version-check -q $$(grep ^pytest $<)
 	touch $@
 
 demo: $(VENV)/.runtime  ## the whole chain on a SYNTHETIC phantom, from nothing, in minutes on a laptop
@@ -29,6 +41,9 @@ reproduce: $(VENV)/.runtime  ## the whole chain on a real dataset: make reproduc
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest
+
+test-monailabel: $(VENV_MONAILABEL)/.dev  ## both apps against a real MONAI Label server, in an environment of its own
+	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m "monailabel and not slow"
 
 check: $(VENV)/.dev  ## style, types, configs, pages
 	$(BIN)/ruff check .
@@ -45,4 +60,4 @@ format: $(VENV)/.dev  ## let ruff mend style
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and the caches, never data or runs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_MONAILABEL) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -106,7 +106,7 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
     """
     if _is_monai_command_line():
         sys.excepthook = _print_user_errors_as_one_line
-    config = _running_parser().config
+    config = running_parser().config
     if not isinstance(config, dict):
         raise UserError("the config is no mapping of ids; start from one of the files in configs/")
     ids = list(config)
@@ -119,7 +119,7 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
     raise UserError(f"{faults}; correct the name in the override or overlay, or leave it out")
 
 
-def _running_parser() -> ConfigParser:
+def running_parser() -> ConfigParser:
     """Return the ConfigParser that is evaluating the caller.
 
     MONAI gives components and expressions no handle on their parser, so it is taken from the call stack: some frame

@@ -17,6 +17,7 @@ from PIL import Image
 from bundle.errors import InputError
 
 from .dicom import name_of, whole
+from .pydicom2 import decode_alone, encapsulated_frame, encoding_of, has_decoders
 from .ultrasound import REPLACE
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
     Raises:
         InputError: a syntax or kind of pixels that is not read, or less data than the header claims.
     """
-    from pydicom.pixels import get_decoder
-    from pydicom.pixels.utils import as_pixel_options
-
     syntax = str(header.file_meta.TransferSyntaxUID)
     if syntax not in NATIVE and syntax not in PLUGINS:
         raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
@@ -65,21 +63,39 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
     if header.PhotometricInterpretation == "PALETTE COLOR":
         _check_palette(path, header)
     length, vr = enter(path, header, content)
+    frames = whole(header.get("NumberOfFrames") or 1, 1)
+    if syntax in NATIVE:
+        check_present(path, content, length, _raw_bytes(header) * frames)
+    if has_decoders():
+        values, photometric = _decode(path, header, content, number, vr)
+    elif syntax in NATIVE:
+        content.seek(number * _raw_bytes(header), io.SEEK_CUR)
+        values, photometric = decode_alone(path, header, content.read(_raw_bytes(header)), syntax)
+    else:
+        values, photometric = decode_alone(path, header, _checked_frame(path, header, content, number, syntax), syntax)
+    expected = (whole(header.Rows, 0), whole(header.Columns, 0))
+    if values.shape[:2] != expected:
+        raise InputError(path, f"decodes to {values.shape}, but its header says {expected}", REPLACE)
+    return values, photometric
+
+
+def _decode(path: str, header: Dataset, content: BinaryIO, number: int, vr: str) -> tuple[np.ndarray, str]:
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+    from pydicom.pixels.utils import as_pixel_options
+
+    syntax = str(header.file_meta.TransferSyntaxUID)
     options = {**as_pixel_options(header), "pixel_keyword": "PixelData"}
     options.pop("extended_offsets", None)
     if vr:
         options["pixel_vr"] = vr
     decoder = get_decoder(syntax)
     if syntax in NATIVE:
-        check_present(path, content, length, _raw_bytes(header) * whole(header.get("NumberOfFrames") or 1, 1))
         values, found = decoder.as_array(content, index=number, **options)
     else:
-        encoded = _encoded_frame(path, header, content, number, syntax)
+        encoded = encapsulate([_checked_frame(path, header, content, number, syntax)])
         options["number_of_frames"] = 1
         values, found = decoder.as_array(encoded, index=0, decoding_plugin=PLUGINS[syntax], **options)
-    expected = (whole(header.Rows, 0), whole(header.Columns, 0))
-    if values.shape[:2] != expected:
-        raise InputError(path, f"decodes to {values.shape}, but its header says {expected}", REPLACE)
     return values, str(found["photometric_interpretation"])
 
 
@@ -107,7 +123,7 @@ def enter(path: str, header: Dataset, content: BinaryIO) -> tuple[int, str]:
     Raises:
         InputError: there is no pixel element, or one of floating point numbers.
     """
-    implicit, little = header.original_encoding
+    implicit, little = encoding_of(header)
     order = "<" if little else ">"
     start = content.read(8)
     if len(start) < 8:
@@ -140,13 +156,16 @@ def check_present(path: str, content: BinaryIO, length: int, expected: int) -> N
         raise InputError(path, f"holds {present} bytes of pixels where its header claims {expected}", REPLACE)
 
 
-def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, syntax: str) -> bytes:
-    """Take one compressed frame out of the file, check it and wrap it alone."""
-    from pydicom.encaps import encapsulate, get_frame
-
+def _checked_frame(path: str, header: Dataset, content: BinaryIO, number: int, syntax: str) -> bytes:
+    """Take one compressed frame out of the file and check it."""
     offsets = (header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths"))
     frames = whole(header.get("NumberOfFrames") or 1, 1)
-    frame = get_frame(content, number, number_of_frames=frames, extended_offsets=offsets if all(offsets) else None)
+    if has_decoders():
+        from pydicom.encaps import get_frame
+
+        frame = get_frame(content, number, number_of_frames=frames, extended_offsets=offsets if all(offsets) else None)
+    else:
+        frame = encapsulated_frame(content, number, frames)
     raw = _raw_bytes(header) * (3 if header.PhotometricInterpretation == "YBR_FULL_422" else 2) // 2
     if len(frame) > 2 * raw + _SLACK:
         raise InputError(path, f"frame {number} has {len(frame)} bytes for {raw} bytes of pixels", REPLACE)
@@ -158,7 +177,7 @@ def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, s
             stated = "no size" if size is None else f"{size[0]}×{size[1]} pixels"
             reason = f"frame {number} states {stated} where the header says {expected[0]}×{expected[1]}"
             raise InputError(path, reason, REPLACE)
-    return encapsulate([frame])
+    return frame
 
 
 def _stated_size(frame: bytes) -> tuple[int, int] | None:
@@ -205,7 +224,7 @@ def _check_palette(path: str, header: Dataset) -> None:
             continue
         descriptor = header.get(f"{colour}PaletteColorLookupTableDescriptor")
         wide = whole(descriptor[2], 16) > 8 if descriptor else True
-        order = "<" if header.original_encoding[1] else ">"
+        order = "<" if encoding_of(header)[1] else ">"
         entries = struct.unpack(f"{order}{len(data) // 2}H", data[: len(data) // 2 * 2]) if wide else tuple(data)
         total = _count_segments(entries, 0, None, wide)
         if total > _MAX_PALETTE:

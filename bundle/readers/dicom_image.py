@@ -13,6 +13,7 @@ from .calibration import read_calibration
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
 from .dicom_frame import decode_frame
 from .image import to_grey
+from .pydicom2 import encoding_of, lookup_tables
 from .ultrasound import UltrasoundImage, choose_frame
 
 if TYPE_CHECKING:
@@ -84,15 +85,14 @@ def _notes(header: Dataset) -> list[str]:
 
 def _window(values: np.ndarray, header: Dataset) -> np.ndarray:
     """Grey values in [0, 255] of MONOCHROME pixels (H, W)."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    mapped = np.asarray(apply_modality_lut(values, header), dtype=np.float64)
+    tables = lookup_tables()
+    mapped = np.asarray(tables.apply_modality_lut(values, header), dtype=np.float64)
     bits, signed = whole(header.BitsStored, 8), whole(header.get("PixelRepresentation"), 0) == 1
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    low, high = sorted(np.asarray(apply_modality_lut(limits.astype(values.dtype), header), dtype=np.float64))
+    low, high = sorted(np.asarray(tables.apply_modality_lut(limits.astype(values.dtype), header), dtype=np.float64))
     if header.get("VOILUTSequence") or header.get("WindowWidth") is not None:
         source = mapped if not header.get("VOILUTSequence") else np.rint(mapped).astype(np.int64)
-        mapped = np.asarray(apply_voi_lut(source, header), dtype=np.float64)
+        mapped = np.asarray(tables.apply_voi_lut(source, header), dtype=np.float64)
         if header.get("VOILUTSequence"):
             low, high = 0.0, 2.0 ** whole(header.VOILUTSequence[0].LUTDescriptor[2], 8) - 1
     grey = np.clip((mapped - low) / max(high - low, 1e-9), 0, 1) * 255
@@ -109,12 +109,10 @@ def _doubts(values: np.ndarray, header: Dataset) -> list[str]:
 
 def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> Image.Image:
     """RGB of 8 bits of palette (H, W) or RGB (H, W, 3) pixels."""
-    from pydicom.pixels.processing import apply_color_lut
-
     depth = whole(header.BitsStored, 8)
     if photometric == "PALETTE COLOR":
         _swap_big_endian_palette(header)
-        values = apply_color_lut(values, header)[..., :3]
+        values = lookup_tables().apply_color_lut(values, header)[..., :3]
         # Some scanners call entries 16 bits deep that hold 8.
         depth = 8 if values.max() < 256 else whole(header.RedPaletteColorLookupTableDescriptor[2], 16)
     if depth > 8:
@@ -126,5 +124,5 @@ def _swap_big_endian_palette(header: Dataset) -> None:
     """Put the words of a big-endian palette in order: pydicom takes them as they lie in the file."""
     for colour in ("Red", "Green", "Blue"):
         key = f"{colour}PaletteColorLookupTableData"
-        if not header.original_encoding[1] and key in header:
+        if not encoding_of(header)[1] and key in header:
             header[key].value = np.frombuffer(header[key].value, dtype=">u2").astype("<u2").tobytes()

@@ -7,6 +7,7 @@ from .checkpoint import Checkpoint, MovingAverage
 from .consistency import Consistency
 from .finish import finish_segmentation
 from .finish_classifier import finish_classification
+from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
 from .run import claim_folder, run_training
 
@@ -24,9 +25,14 @@ __all__ = [
     "StopEarly",
     "StopOnNonFinite",
     "claim_folder",
+    "classifier_datalist_of",
     "collate_readable",
+    "datalist_of",
     "finish_classification",
     "finish_segmentation",
+    "given_records",
+    "name_given_run",
     "run_training",
     "shared",
+    "validation_dataset",
 ]

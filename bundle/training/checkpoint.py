@@ -257,11 +257,21 @@ def _without_ddp(item: Any) -> Any:
 
 
 class MovingAverage(EMAHandler):
-    """ignite's moving average of the weights, with a state for `Checkpoint`.
+    """ignite's moving average of the weights, with a state for `Checkpoint`, that begins where its network begins.
 
     ignite counts the iterations of the momentum's warm-up from the start of the process, so that a resumed run would
-    begin it anew and forget the average that it has.
+    begin it anew and forget the average that it has. And it copies the network when it is made, before a handler such
+    as MONAI's CheckpointLoader gives that its pretrained weights: a short run would average them with random ones.
     """
+
+    def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
+        """Register with a trainer, after what loads pretrained weights and before the checkpoint that resumes."""
+        engine.add_event_handler(Events.STARTED, self._begin_at_the_network)
+        super().attach(engine, *args, **kwargs)
+
+    def _begin_at_the_network(self, engine: Engine) -> None:
+        if not engine.state.iteration:  # a trainer that runs once more goes on with the average that it has
+            self.ema_model.load_state_dict(self.model.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged network and the iterations of the warm-up."""

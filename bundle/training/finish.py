@@ -31,6 +31,7 @@ def finish_segmentation(
     settings: Mapping[str, Any],
     datalist: Mapping[str, Any],
     publish_to: str | os.PathLike[str] | None = None,
+    choose_from: int = 1,
 ) -> None:
     """Restore the best epoch and write what a run leaves behind in its folder.
 
@@ -46,6 +47,7 @@ def finish_segmentation(
         settings: what evaluation and inference must repeat (filters, spatial_size …); goes into the card.
         datalist: of the run, for the record.
         publish_to: also copy the weights there; phantom weights never are.
+        choose_from: fewest validation images that the threshold is chosen from; with fewer it is 0.5.
     """
     if idist.get_rank() != 0:
         return
@@ -54,7 +56,8 @@ def finish_segmentation(
         network.load_state_dict(load_tensors(folder / BEST))
     network.eval()
     cases = list(_predict(network, dataloader, prepare_batch, inferer, device))
-    threshold = choose_threshold((probability, lesion) for _, lesion, probability in cases)
+    enough = len(cases) >= choose_from
+    threshold = choose_threshold((probability, lesion) for _, lesion, probability in cases) if enough else 0.5
     dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability in cases]
     synthetic = bool(datalist.get("synthetic"))
     record = {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MONAI transforms and batch augmentation of ours."""
 
+from .annotation import ForMonaiLabeld
 from .augment import BatchAugmentation, ImageAugmentation, RandomSpeckle, RandomWarp
 from .features import FEATURES, DescribeLesiond, describe_lesion, describe_shape
 from .geometry import EnhanceContrastd, FitTod, RestoreSized, resize
@@ -15,6 +16,7 @@ __all__ = [
     "DescribeLesiond",
     "EnhanceContrastd",
     "FitTod",
+    "ForMonaiLabeld",
     "ImageAugmentation",
     "LesionRegion",
     "LoadLesionMaskd",

@@ -374,3 +374,16 @@ def test_a_network_of_several_processes_is_saved_as_that_of_one(tmp_path: Path) 
         idist.finalize()
     assert _same(alone.state_dict(), wrapped.state_dict())
     assert set(load_tensors(tmp_path / LAST)["state"]["network"]) == {"weight", "bias"}
+
+
+def test_the_average_begins_at_pretrained_weights(make_run: Any, tmp_path: Path) -> None:
+    # As MONAI Label does: a handler before all others loads them, after everything was built.
+    run = make_run(tmp_path, max_epochs=1)
+    pretrained = {name: torch.full_like(value, 3) for name, value in run.network.state_dict().items()}
+    average = run.evaluator.network
+    seen: dict[str, torch.Tensor] = {}
+    run.trainer._event_handlers[Events.STARTED].insert(0, (lambda: run.network.load_state_dict(pretrained), (), {}))
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: seen.update(average.state_dict()))
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, run.trainer.terminate)
+    run.trainer.run()
+    assert all((value == 3).all() for value in seen.values())

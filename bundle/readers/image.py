@@ -106,6 +106,16 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     return values > highest / 2
 
 
+def read_colours(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read one image as it is coloured, (H, W, 3) uint8; for masks whose colour has a meaning.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    image, _ = _decode(path)
+    return np.asarray(image.convert("RGBA").convert("RGB"))
+
+
 def _decode(path: str | os.PathLike[str]) -> tuple[Image.Image, list[str]]:
     """Open, check and decode one file; the image comes upright and keeps its `format`."""
     file = Path(path)

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 
 from bundle.errors import InputError
 from bundle.readers import read_image, read_mask
+from bundle.readers.masks import fit_mask
 
 
 class LoadUltrasoundd(MapTransform):
@@ -48,27 +49,45 @@ class LoadUltrasoundd(MapTransform):
 class LoadLesionMaskd(MapTransform):
     """Read a mask file, or several merged by OR, as a tensor (1, H, W) float32 of 0 and 1.
 
+    Args:
+        keys: of the paths.
+        image_key: of the image, where it is loaded already; masks are brought to its size, see `merge_masks`.
+
     Raises:
         InputError: a file can not be used, or two masks of one image differ in size.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, image_key: str = "image") -> None:
         super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path, or list of paths, under the keys by its mask."""
         out = dict(data)
+        image = out.get(self.image_key)
+        shape = (int(image.shape[-2]), int(image.shape[-1])) if isinstance(image, torch.Tensor) else None
         for key in self.key_iterator(out):
-            out[key] = MetaTensor(torch.from_numpy(merge_masks(out[key]).astype(np.float32))[None])
+            out[key] = MetaTensor(torch.from_numpy(merge_masks(out[key], shape).astype(np.float32))[None])
         return out
 
 
-def merge_masks(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> np.ndarray:
-    """Read one or more mask files and merge them by OR into a (H, W) bool array."""
+def merge_masks(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read one or more mask files and merge them by OR into a (H, W) bool array.
+
+    Args:
+        paths: of the masks.
+        shape: (H, W) of their image. A dataset's check refuses masks of another size, but for the layouts whose masks
+            it brings to the image's size; this does so here as well.
+
+    Raises:
+        InputError: a file can not be used, the masks differ in size, or are of another shape than the image.
+    """
     names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    merged = read_mask(names[0])
+    merged = read_mask(names[0]) if shape is None else fit_mask(names[0], read_mask(names[0]), shape)
     for name in names[1:]:
-        mask = read_mask(name)
+        mask = read_mask(name) if shape is None else fit_mask(name, read_mask(name), shape)
         if mask.shape != merged.shape:
             raise InputError(
                 name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size"

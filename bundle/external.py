@@ -35,6 +35,10 @@ from bundle.transforms.load import merge_masks
 from bundle.weights import read_card
 
 VERSION = 1  # of the files in `images/`; raise it whenever a row for a given image and weights changes
+TRAINED_ON = "trained_on.json"
+DIGITS = 16  # of a checksum: enough that no two images of any collection share them by chance
+SAME_PIXELS = "the pixels are those of an image in the dataset that the weights were trained on"
+_MEND = "make it anew with scripts/record_training_set.py"
 PATIENT, DUPLICATES = "patient", "group of near duplicates"
 
 
@@ -58,8 +62,8 @@ def evaluate_external(
         models: folder of both weights.
         layout: as `bundle.data.check.list_dataset` takes it; None to detect it.
         leave_out: flags of `bundle.data.cases.FLAGS`; images with one of them are not scored.
-        trained_on: prepared folders of what the weights were trained on (all parts); images with the same pixels are
-            not scored.
+        trained_on: prepared folders of what the weights were trained on, where `trained_on.json` beside them does not
+            know; images with the same pixels, of whatever part, are not scored.
         device: of the networks.
         draws: number of bootstrap samples.
 
@@ -79,13 +83,13 @@ def evaluate_external(
         name: read_card(Path(models) / file) for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
     }
     checked = check_dataset(dataset, skip_bad=True, layout=layout)
-    trained = _read_training_sets(trained_on, cards)
+    trained = _read_training_sets(trained_on, Path(models), cards)
     _refuse_training_set(checked, cards, dataset, trained)
-    cases, left_out = _choose(
-        checked.cases, leave_out, {case.sha256 for case_list in trained for case in case_list.cases}
-    )
+    cases, left_out = _choose(checked.cases, leave_out, set().union(*trained.values()))
     if not cases:
-        raise UserError(f"{dataset}: every image was left out; ask for fewer flags with --leave-out")
+        raise UserError(
+            f"{dataset}: no image is left to score; the first was left out because: {left_out[0]['reason']}"
+        )
     lock_folder(output)
     unit, groups = _group(cases, folder)
     rows, failed, reused = _predict_all(predictor, cases, folder, output, cards, groups)
@@ -99,7 +103,7 @@ def evaluate_external(
         "unit": unit,
         "threshold": _threshold(cards),
         **summarise_external(rows, cards["classifier"]["operating_points"], draws),
-        "warnings": _warnings(cards, unit),
+        "warnings": _warnings(cards, unit, trained),
         "bad": [*checked.skipped, *failed],
         "left_out": left_out,
         "reused_predictions": reused,
@@ -119,21 +123,45 @@ def evaluate_external(
     return metrics
 
 
+def record_training_set(prepared: str | os.PathLike[str], models: str | os.PathLike[str]) -> Path:
+    """Keep, beside the weights, which pixels the dataset of their training holds, so that they are known elsewhere.
+
+    A dataset's checksum tells only the whole set in its own layout; images are passed on in others. `trained_on.json`
+    holds the first digits of each image's checksum, by the dataset's checksum; no image can be told from them.
+
+    Args:
+        prepared: the prepared folder of the training.
+        models: the folder of the weights.
+
+    Returns:
+        The file.
+    """
+    case_list, file = read_cases(Path(prepared) / CASES), Path(models) / TRAINED_ON
+    known = read_json(file, _MEND) if file.is_file() else {}
+    pixels = sorted({case.sha256[:DIGITS] for case in case_list.cases})
+    # One string: a list of hundreds of entries would be hundreds of lines.
+    write_json(file, {**known, case_list.dataset_sha256: " ".join(pixels)})
+    return file
+
+
 def _read_training_sets(
-    trained_on: Sequence[str | os.PathLike[str]], cards: Mapping[str, Mapping[str, Any]]
-) -> list[CaseList]:
-    """The cases of the prepared folders, each of which has to be what one of the networks was trained on."""
-    known = {card.get("dataset_sha256") for card in cards.values()}
-    found = []
+    trained_on: Sequence[str | os.PathLike[str]], models: Path, cards: Mapping[str, Mapping[str, Any]]
+) -> dict[str, set[str]]:
+    """The first digits of the pixels' checksums of what the networks were trained on, by the dataset's checksum."""
+    wanted = {card.get("dataset_sha256") for card in cards.values()}
+    file = models / TRAINED_ON
+    recorded = read_json(file, _MEND) if file.is_file() else {}
+    found = {dataset: set(str(pixels).split()) for dataset, pixels in recorded.items() if dataset in wanted}
     for prepared in trained_on:
-        found.append(read_cases(Path(prepared) / CASES))
-        if found[-1].dataset_sha256 not in known:
+        case_list = read_cases(Path(prepared) / CASES)
+        if case_list.dataset_sha256 not in wanted:
             raise InputError(prepared, "is not what these weights were trained on", "give their own prepared folder")
+        found[case_list.dataset_sha256] = {case.sha256[:DIGITS] for case in case_list.cases}
     return found
 
 
 def _refuse_training_set(
-    checked: CaseList, cards: Mapping[str, Mapping[str, Any]], dataset: Path, trained: Sequence[CaseList]
+    checked: CaseList, cards: Mapping[str, Mapping[str, Any]], dataset: Path, trained: Collection[str]
 ) -> None:
     """Refuse the dataset of the training: by its checksum, or by its name where nothing tells which images are new."""
     for name, card in cards.items():
@@ -142,7 +170,7 @@ def _refuse_training_set(
                 f"{dataset}: is the dataset that the {name} was trained on, so nothing in it is external; give another "
                 "one, or evaluate its test part with configs/evaluate.json and configs/evaluate_classifier.json"
             )
-        if card.get("name") == checked.name and card.get("dataset_sha256") not in {t.dataset_sha256 for t in trained}:
+        if card.get("name") == checked.name and card.get("dataset_sha256") not in trained:
             raise UserError(
                 f"{dataset}: has the name of the dataset that the {name} was trained on, with other images or labels; "
                 "name the training's prepared folder with --trained-on, so that its images are not scored"
@@ -152,12 +180,12 @@ def _refuse_training_set(
 def _choose(
     cases: Sequence[Case], leave_out: Collection[str], trained: Collection[str]
 ) -> tuple[list[Case], list[dict[str, str]]]:
-    """The cases to score, and the others with the reason; `trained` holds the pixels' checksums of the training."""
+    """The cases to score, and the others with the reason; `trained` is the first digits of the training's pixels."""
     kept, left_out = [], []
     for case in cases:
         unwanted = [flag for flag in case.flags if flag in leave_out]
-        if unwanted or case.sha256 in trained:
-            reason = f"{LEFT_OUT} {unwanted[0]}" if unwanted else "the training set holds the same pixels"
+        if unwanted or case.sha256[:DIGITS] in trained:
+            reason = f"{LEFT_OUT} {unwanted[0]}" if unwanted else SAME_PIXELS
             left_out.append({"path": case.image, "reason": reason})
         else:
             kept.append(case)
@@ -252,7 +280,7 @@ def _describe(checked: CaseList, rows: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
-def _warnings(cards: Mapping[str, Mapping[str, Any]], unit: str) -> list[str]:
+def _warnings(cards: Mapping[str, Mapping[str, Any]], unit: str, trained: Collection[str]) -> list[str]:
     found = []
     if unit == DUPLICATES:
         found.append("the dataset does not name every patient: groups of near duplicates stand in for patients")
@@ -261,6 +289,11 @@ def _warnings(cards: Mapping[str, Mapping[str, Any]], unit: str) -> list[str]:
             found.append(f"SYNTHETIC: the {name} was trained on a phantom and says nothing about patients")
         if not card.get("dataset_sha256"):
             found.append(f"the card of the {name} does not say what it was trained on: it may have seen these images")
+        elif card["dataset_sha256"] not in trained:
+            found.append(
+                f"it is not recorded which images the {name} was trained on, so copies of them here are not found; "
+                "name the training's prepared folder with --trained-on"
+            )
     return found
 
 

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         default=[],
         metavar="DIR",
-        help="prepared folders of the weights' own training; images with the same pixels are not scored",
+        help="prepared folders of the weights' own training, where trained_on.json beside them does not know it; "
+        "images with the same pixels are not scored",
     )
     parser.add_argument("--draws", type=int, default=2000, help="bootstrap samples; default: %(default)s")
     options = parser.parse_args(argv)
@@ -77,7 +78,7 @@ def _print(metrics: dict[str, Any]) -> None:
     data, segmentation = metrics["dataset"], metrics["segmentation"]["per_image"]["lesions"]
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
-    print(f"{data['name']} ({data['source']}): {data['images']} images, {data['groups']} × {metrics['unit']}")
+    print(f"{data['name']} ({data['source']}): {data['images']} images, grouped by {metrics['unit']}: {data['groups']}")
     print(
         f"Dice {_tell(segmentation['dice'])}, pixel accuracy {_tell(segmentation['pixel_accuracy'])} where predicting "
         f"no lesion at all scores {_tell(segmentation['background_accuracy'])}"

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.data.phantom import MARKER
 from bundle.data.prepare import prepare
 from bundle.errors import UserError
+from bundle.evaluation.comparison import compare_tables
 from bundle.evaluation.segmentation import measure_case
-from bundle.external import evaluate_external
+from bundle.external import SAME_PIXELS, evaluate_external
 from bundle.predictor import Predictor
 from bundle.readers import read_image, read_mask
 from bundle.weights import card_path, read_card
 from scripts.evaluate_external import main
+from scripts.record_training_set import main as record_main
 
 BUSI = os.environ.get("BUSI_DIR")
 DRAWS = 40
@@ -46,6 +49,8 @@ def _make_bus_bra(phantom: Path, folder: Path) -> Path:
     lines += ["bus_0098-l,98,benign,9,9", "bus_0099-l,99,benign,9,9"]
     shutil.copy(folder / "Images/bus_0001-r.png", folder / "Images/bus_0098-l.png")
     (folder / "bus_data.csv").write_text("\n".join(lines) + "\n")
+    if (phantom / MARKER).exists():
+        shutil.copy(phantom / MARKER, folder)
     return folder
 
 
@@ -125,7 +130,13 @@ def test_metrics_tell_both_levels_the_baselines_and_the_transfer(run: tuple[Path
 
 def test_report_is_one_page_that_names_bad_images_and_no_folder(run: tuple[Path, int], bus_bra: Path) -> None:
     page = (run[0] / "report.html").read_text(encoding="utf-8")
-    for text in ("Not a medical device", "bus_0098-l.png", "Do the operating points hold", "per patient, max"):
+    for text in (
+        "SYNTHETIC data",
+        "Not a medical device",
+        "bus_0098-l.png",
+        "Do the operating points hold",
+        "per patient, max",
+    ):
         assert text in page
     for leak in ("http://", "https://", str(bus_bra.parent), str(run[0])):
         assert leak not in page
@@ -146,15 +157,24 @@ def test_only_what_changed_is_predicted_again(
     bus_bra: Path, tiny_models: Path, write_models: Any, tmp_path: Path
 ) -> None:
     data = shutil.copytree(bus_bra, tmp_path / "BUSBRA")
+    table = (data / "bus_data.csv").read_text().splitlines()
+    (data / "bus_data.csv").write_text("\n".join(table[:5]))  # two patients
     assert evaluate_external(data, tmp_path / "out", tiny_models, device="cpu", draws=2)["reused_predictions"] == 0
     with Image.open(data / "Images/bus_0002-l.png") as image:
         pixels = np.asarray(image).copy()
     pixels[:20] = 0
     Image.fromarray(pixels).save(data / "Images/bus_0002-l.png")
-    (tmp_path / "out/images/Images/bus_0003-l.png.json").write_text('{"key": ')  # as no crash of ours leaves it
-    assert evaluate_external(data, tmp_path / "out", tiny_models, device="cpu", draws=2)["reused_predictions"] == 8
+    (tmp_path / "out/images/Images/bus_0001-r.png.json").write_text('{"key": ')  # as no crash of ours leaves it
+    assert evaluate_external(data, tmp_path / "out", tiny_models, device="cpu", draws=2)["reused_predictions"] == 2
     other = write_models(tmp_path / "models", bias=0.5)
     assert evaluate_external(data, tmp_path / "out", other, device="cpu", draws=2)["reused_predictions"] == 0
+
+
+def test_two_external_runs_can_be_compared_in_both_tasks(run: tuple[Path, int]) -> None:
+    table = run[0] / "per_image.csv"
+    result = compare_tables(table, table, draws=20)
+    assert (result["images"], result["groups"]) == (10, 5)
+    assert {"auroc", "brier", "dice", "pixel_accuracy"} <= set(result["scores"])
 
 
 def _trained_on(models: Path, prepared: Path, target: Path) -> Path:
@@ -188,7 +208,10 @@ def test_the_training_set_is_refused_and_its_images_in_another_set_are_left_out(
     assert main([str(bus_bra), *words, "--trained-on", str(tmp_path / "prepared")]) == 3
     metrics = _metrics(tmp_path / "out")
     assert metrics["dataset"]["images"] == 3  # malignant 1 to 3, which the training did not have
-    assert {entry["reason"] for entry in metrics["left_out"]} == {"the training set holds the same pixels"}
+    assert {entry["reason"] for entry in metrics["left_out"]} == {SAME_PIXELS}
+    assert record_main([str(tmp_path / "prepared"), "--models", str(models)]) == 0
+    assert main([str(bus_bra), *words]) == 3  # known by what lies beside the weights
+    assert _metrics(tmp_path / "out")["left_out"] == metrics["left_out"]
 
 
 def test_a_prepared_folder_of_something_else_is_refused(
@@ -228,6 +251,9 @@ def test_an_output_among_the_images_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.skipif(BUSI is None, reason="set BUSI_DIR to the BUSI dataset")
-def test_the_shipped_weights_refuse_busi(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="trained on"):
+def test_the_shipped_weights_refuse_busi_in_its_own_layout_and_in_any_other(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is the dataset that the segmenter was trained on"):
         evaluate_external(str(BUSI), tmp_path / "out", root / "models", device="cpu")
+    data = _make_bus_bra(Path(str(BUSI)), tmp_path / "BUSBRA")
+    with pytest.raises(UserError, match=f"no image is left to score.*{SAME_PIXELS}"):
+        evaluate_external(data, tmp_path / "out", root / "models", device="cpu")

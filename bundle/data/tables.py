@@ -83,12 +83,14 @@ class Files:
             name: its name; another suffix, or none, will do where no file has just this name.
             inside: the name of the folder that it lies in. Of several the one nearest to the top is taken.
         """
-        name = PurePosixPath(name.strip().replace("\\", "/")).name.lower()
-        stem = PurePosixPath(name).stem if PurePosixPath(name).suffix in IMAGE_SUFFIXES else name
-        found = self._by_name.get(name) or self._by_name.get(stem) or []
-        if inside is not None:
-            found = [path for path in found if PurePosixPath(path).parent.name.lower() == inside.lower()]
-        return min(found, key=lambda path: (path.count("/"), path), default=None)
+        wanted = PurePosixPath(name.strip().replace("\\", "/")).name.lower()
+        stem = PurePosixPath(wanted).stem if PurePosixPath(wanted).suffix in IMAGE_SUFFIXES else wanted
+        for key in (wanted, stem):
+            places = ((PurePosixPath(path).parent.name.lower(), path) for path in self._by_name.get(key, ()))
+            found = [path for place, path in places if inside is None or place == inside.lower()]
+            if found:
+                return min(found, key=lambda path: (path.count("/"), path))
+        return None
 
     def unlisted(self, images: Iterable[str], table: Path, is_mask: Callable[[str], bool]) -> list[InputError]:
         """The files beside the listed images that the table does not name.

@@ -20,7 +20,7 @@ from bundle.evaluation.intervals import DRAWS, bootstrap_by_group, bootstrap_rat
 CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1, whose logits are infinite."""
 
-_STEPS, _TOLERANCE, _LARGEST = 50, 1e-8, 1e3
+_STEPS, _TOLERANCE, _LARGEST = 50, 1e-8, 100.0
 
 
 def calibration_line(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:

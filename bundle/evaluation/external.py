@@ -129,7 +129,10 @@ def write_external_report(output_dir: Path, metrics: Mapping[str, Any], rows: Se
         "external.html",
         metrics=metrics,
         scores=SEGMENTATION_SCORES,
-        levels={"per_image": "per image", **{f"per_patient_{rule}": f"per patient, {rule}" for rule in RULES}},
+        levels={
+            "per_image": "per image",
+            **{f"per_patient_{rule}": f"per {metrics['unit']}, {rule}" for rule in RULES},
+        },
         worst=sorted(lesions, key=lambda row: (row["dice"], str(row["image"])))[:WORST],
         wrong=sorted(wrong, key=lambda row: (-abs(row["probability"] - 0.5), str(row["image"])))[:WORST],
         figures=[(title, embed_png(output_dir / name)) for title, name in figures],

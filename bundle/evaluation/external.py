@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from bundle.data.cases import DIAGNOSES
 from bundle.evaluation.calibration import summarise_calibration
@@ -19,7 +18,7 @@ from bundle.evaluation.report import WORST, embed_png, render_html
 from bundle.evaluation.segmentation import summarise
 from bundle.files import write_atomically
 
-RULES = {"max": np.max, "mean": np.mean}
+RULES: dict[str, Callable[[Sequence[float]], float]] = {"max": max, "mean": fmean}
 """What a patient's probability is made of those of her images."""
 SEGMENTATION_SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 DEFAULT = "default"  # the operating point at probability 0.5
@@ -86,7 +85,7 @@ def tabulate_patients(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "images": len(images),
                 "classified_images": len(classed),
                 **{
-                    f"probability_{rule}": float(join([row["probability"] for row in classed])) if classed else None
+                    f"probability_{rule}": join([row["probability"] for row in classed]) if classed else None
                     for rule, join in RULES.items()
                 },
                 **{key: _mean([row[key] for row in lesions]) for key in SEGMENTATION_SCORES},
@@ -209,4 +208,4 @@ def _transfer(
 
 def _mean(values: Sequence[float | bool | None]) -> float | None:
     known = [float(value) for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    return fmean(known) if known else None

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from bundle.data.cases import Listed
-from bundle.data.tables import Files, Row, find_table, read_label, read_xlsx
+from bundle.data.tables import Files, Row, find_file, read_label, read_xlsx
 from bundle.errors import InputError
 
 TABLE = r"BrEaST-Lesions-USG.*\.xlsx"
@@ -63,4 +63,8 @@ def list_breast(folder: Path) -> tuple[list[Listed], list[InputError]]:
 
 
 def _find(folder: Path) -> Path | None:
-    return find_table(folder, TABLE) or find_table(folder.resolve().parent, TABLE)
+    """The table in the folder, or, where the folder holds BrEaST's images, beside it: other datasets may lie there."""
+    inside = find_file(folder, TABLE)
+    if inside is not None or find_file(folder, r"case\d+\.\w+") is None:
+        return inside
+    return find_file(folder.resolve().parent, TABLE)

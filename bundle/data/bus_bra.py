@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from bundle.data.cases import DIAGNOSES, Listed
-from bundle.data.tables import Files, Row, find_table, read_csv, read_label
+from bundle.data.tables import Files, Row, find_file, read_csv, read_label
 from bundle.errors import InputError
 
 TABLE, FOLDS = r"bus_data\.csv", r"5-fold-cv\.csv"
@@ -20,7 +20,7 @@ _DETAILS = ("histology", "birads", "device", "side")
 
 def is_bus_bra_layout(folder: Path) -> bool:
     """Whether the folder holds `bus_data.csv`."""
-    return find_table(folder, TABLE) is not None
+    return find_file(folder, TABLE) is not None
 
 
 def list_bus_bra(folder: Path) -> tuple[list[Listed], list[InputError]]:
@@ -32,7 +32,7 @@ def list_bus_bra(folder: Path) -> tuple[list[Listed], list[InputError]]:
     Raises:
         InputError: the table is missing or lacks a column.
     """
-    path = find_table(folder, TABLE)
+    path = find_file(folder, TABLE)
     if path is None:
         raise InputError(folder, "holds no bus_data.csv", "give the folder that holds it, Images and Masks")
     table, files, folds = read_csv(path), Files(folder), _read_folds(folder)
@@ -70,7 +70,7 @@ def _named(files: Files, rows: tuple[tuple[int, Row], ...]) -> list[str]:
 
 def _read_folds(folder: Path) -> dict[str, str]:
     """Each image's fold by its lower-case id; empty without the file or its columns."""
-    path = find_table(folder, FOLDS)
+    path = find_file(folder, FOLDS)
     if path is None:
         return {}
     return {row["id"].lower(): row["kfold"] for _, row in read_csv(path).rows if row.get("id") and row.get("kfold")}

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from bundle.data.cases import Listed
-from bundle.data.tables import Files, Row, find_table, read_csv, read_label
+from bundle.data.tables import Files, Row, find_file, read_csv, read_label
 from bundle.errors import InputError
 from bundle.readers.image import read_colours
 
@@ -25,7 +25,7 @@ _PATIENT = re.compile(r"(?P<patient>.*?)[ _-]*\d+", re.DOTALL)
 
 def is_bus_uclm_layout(folder: Path) -> bool:
     """Whether the folder holds `INFO.csv` and a folder `masks`."""
-    return find_table(folder, TABLE) is not None and any(
+    return find_file(folder, TABLE) is not None and any(
         path.name.lower() == "masks" and path.is_dir() for path in folder.iterdir()
     )
 
@@ -39,7 +39,7 @@ def list_bus_uclm(folder: Path) -> tuple[list[Listed], list[InputError]]:
     Raises:
         InputError: the table is missing or lacks a column.
     """
-    path = find_table(folder, TABLE)
+    path = find_file(folder, TABLE)
     if path is None:
         raise InputError(folder, "holds no INFO.csv", "give the folder that holds it, images and masks")
     table, files = read_csv(path), Files(folder)

@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from bundle.data.cases import UNCLASSED, Listed
-from bundle.data.tables import Files
+from bundle.data.tables import Files, find_file
 from bundle.errors import InputError
 
 _IMAGE = re.compile(r"(?:test[ _-]?)?image[ _-]?(?P<number>\d+)", re.IGNORECASE)
@@ -21,7 +21,7 @@ _MASK = re.compile(r"mask[ _-]?(?P<number>\d+)", re.IGNORECASE)
 def is_stu_layout(folder: Path) -> bool:
     """Whether the folder, or one in it, holds files named `Test_Image_…`."""
     folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
-    return any(path.name.lower().startswith("test_image_") for place in folders for path in place.iterdir())
+    return any(find_file(place, r"test_image_.*") is not None for place in folders)
 
 
 def list_stu(folder: Path) -> tuple[list[Listed], list[InputError]]:

@@ -114,9 +114,16 @@ def fold(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", name.lower())
 
 
-def find_table(folder: Path, pattern: str) -> Path | None:
-    """The file directly in the folder whose name matches a regular expression, whatever its case; None without one."""
-    matches = (path for path in sorted(folder.iterdir()) if re.fullmatch(pattern, path.name, re.IGNORECASE))
+def find_file(folder: Path, pattern: str) -> Path | None:
+    """The file directly in the folder whose name matches a regular expression, whatever its case.
+
+    None without one, or where the folder cannot be read.
+    """
+    try:
+        names = sorted(folder.iterdir())
+    except OSError:
+        return None
+    matches = (path for path in names if re.fullmatch(pattern, path.name, re.IGNORECASE))
     return next((path for path in matches if path.is_file() and not path.name.startswith((".", "~"))), None)
 
 

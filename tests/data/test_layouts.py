@@ -160,6 +160,13 @@ def test_breast_is_found_with_its_workbook_inside(breast: Path) -> None:
     assert "BrEaST-Lesions_USG-images_and_masks/case001.png" in _by_image(checked)
 
 
+def test_another_dataset_beside_breasts_workbook_is_not_taken_for_it(breast: Path) -> None:
+    other = breast.parent / "BUSI"
+    _draw(other / "benign/benign (1).png")
+    _draw_mask(other / "benign/benign (1)_mask.png")
+    assert check_dataset(other).source == "busi"
+
+
 def test_a_workbook_that_is_none_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "BrEaST-Lesions-USG-x.xlsx").write_bytes(b"no archive")
     with pytest.raises(InputError, match="no readable Excel workbook"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bundle.data.bus_uclm import list_bus_uclm
-from bundle.data.tables import MAX_TABLE_BYTES, Files, find_table, fold, read_csv, read_xlsx
+from bundle.data.tables import MAX_TABLE_BYTES, Files, find_file, fold, read_csv, read_xlsx
 from bundle.errors import InputError
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,6 +102,6 @@ def test_files_are_found_whatever_their_case_and_suffix(tmp_path: Path) -> None:
 
 def test_open_workbooks_of_excel_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "~$data.xlsx").touch()
-    assert find_table(tmp_path, r".*\.xlsx") is None
+    assert find_file(tmp_path, r".*\.xlsx") is None
     (tmp_path / "DATA.XLSX").touch()
-    assert find_table(tmp_path, r".*\.xlsx") == tmp_path / "DATA.XLSX"
+    assert find_file(tmp_path, r".*\.xlsx") == tmp_path / "DATA.XLSX"

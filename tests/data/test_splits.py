@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.data.cases import Case
+from bundle.data.prepare import prepared_name
 from bundle.data.splits import (
     PARTS,
     check_no_group_crosses,
@@ -144,6 +145,11 @@ def test_own_fold_tests_what_the_dataset_says_and_no_group_crosses(
     groups_of = {part: {case.group for case in split[part]} for part in PARTS}
     assert not groups_of["test"] & (groups_of["training"] | groups_of["validation"])
     assert not groups_of["training"] & groups_of["validation"]
+
+
+def test_a_fold_that_the_dataset_comes_with_is_prepared_in_a_folder_of_its_own() -> None:
+    names = {prepared_name("set", split, 0) for split in ("fold 0 of 5", "own fold 0 of 5", "own fold 1 of 5")}
+    assert len(names) == 3
 
 
 def test_own_folds_that_are_not_there_are_told() -> None:

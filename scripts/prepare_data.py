@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bundle.data.cases import FLAGS
 from bundle.data.check import dataset_folder
 from bundle.data.prepare import count_table, prepare
 from bundle.errors import UserError
@@ -24,13 +25,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "dataset", type=Path, help="folder with benign/ malignant/ (normal/), or with manifest.csv, or a CSV manifest"
+        "dataset",
+        type=Path,
+        help="folder with benign/ malignant/ (normal/), or with manifest.csv, or a CSV manifest, or BUS-BRA, BrEaST, "
+        "BUS-UCLM or STU as published; see docs/datasets.md",
     )
     parser.add_argument("--output", type=Path, help="folder to write to; default: data/prepared/<dataset folder name>")
     parser.add_argument(
         "--split",
         help=f"training:validation:test; default: {SPLITS['segmentation']}, with --classifier "
-        f"{SPLITS['classification']}, as in the paper; or a fold, such as 'fold 0 of 5'",
+        f"{SPLITS['classification']}, as in the paper; or a fold, such as 'fold 0 of 5', or "
+        "'own fold 0 of 5' of a dataset that comes with folds",
     )
     parser.add_argument(
         "--folds",
@@ -40,6 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another split; default: %(default)s")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad files out and list them in cases.json")
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        choices=FLAGS,
+        default=[],
+        metavar="FLAG",
+        help=f"leave out images that the dataset, or its check, flags so: {', '.join(FLAGS)}",
+    )
     parser.add_argument(
         "--conflicts",
         choices=["keep", "drop"],
@@ -67,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             seed=options.seed,
             skip_bad=options.skip_bad,
             conflicts=options.conflicts,
+            leave_out=options.leave_out,
         )
         print(count_table(output))
     except UserError as error:

@@ -6,15 +6,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from bundle.errors import InputError
 from bundle.files import read_json, write_json
 
-LABELS = ("benign", "malignant", "normal")
-LESION_LABELS = ("benign", "malignant")
+DIAGNOSES = ("benign", "malignant")
+LABELS = (*DIAGNOSES, "normal")
+UNCLASSED = "unclassified"
+"""The label of a lesion whose class a dataset does not tell: it can be segmented, but says nothing to a classifier."""
+LESION_LABELS = (*DIAGNOSES, UNCLASSED)
+FLAGS = ("doppler", "marks", "combined", "mask-resized", "size-differs")
+"""What can be said against an image that is usable all the same; such images can be left out by name."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 
 
@@ -25,14 +30,18 @@ class Listed:
     Args:
         image: POSIX path relative to the dataset folder.
         masks: the same for its lesion masks, which are merged by OR; may be empty.
-        label: one of `LABELS`.
+        label: one of `LABELS`, or `UNCLASSED`.
         patient: the patient's id, None where the dataset has none.
+        flags: of `FLAGS`, those that hold for it.
+        details: what else the dataset tells of it, as text.
     """
 
     image: str
     masks: tuple[str, ...]
     label: str
     patient: str | None = None
+    flags: tuple[str, ...] = field(default=(), kw_only=True)
+    details: dict[str, str] = field(default_factory=dict, hash=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class CaseList:
 
     Args:
         name: the dataset folder's name.
-        source: "busi", "manifest" or "phantom".
+        source: the layout: "manifest", one of `bundle.data.layouts.LAYOUTS`, or "phantom".
         synthetic: True for a phantom, whose results say nothing about patients.
         listing_sha256: of the list of files, labels and patients before any was left out.
         cases: the good ones, sorted by image.
@@ -117,7 +126,7 @@ def read_cases(path: Path) -> CaseList:
     mend = "make it anew with scripts/prepare_data.py"
     try:
         cases = tuple(
-            Case(**{**case, "masks": tuple(case["masks"]), "size": tuple(case["size"])})
+            Case(**{**case, **{key: tuple(case.get(key, ())) for key in ("masks", "size", "flags")}})
             for case in content.pop("cases")
         )
         written = content.pop("dataset_sha256")

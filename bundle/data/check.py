@@ -5,23 +5,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from bundle.data.busi import is_busi_layout, list_busi
 from bundle.data.cases import LABELS, LESION_LABELS, Case, CaseList, Listed, listing_checksum
+from bundle.data.layouts import LAYOUTS, Layout
 from bundle.data.manifest import list_manifest
 from bundle.data.patients import FROM_HEADER, hashed_patient, new_salt
 from bundle.errors import InputError, UserError
 from bundle.readers import read_image, read_mask
+from bundle.readers.masks import fit_mask
 
 MANIFEST = "manifest.csv"
 THREADS = min(8, os.cpu_count() or 1)
 """Pillow decodes without the interpreter lock; more threads than this wait for the disk."""
+
+LEFT_OUT = "left out by choice:"
+"""How the reason begins for which a usable image was left out; all other reasons are defects."""
 
 _SHOWN_PROBLEMS = 20
 
@@ -31,13 +35,17 @@ def dataset_folder(dataset: Path) -> Path:
     return dataset if dataset.is_dir() else dataset.parent
 
 
-def list_dataset(dataset: Path) -> tuple[str, list[Listed], list[InputError]]:
-    """List a dataset's files without opening them: the source ("busi", "manifest", "phantom"), the cases, the problems.
+def list_dataset(dataset: Path, layout: str | None = None) -> tuple[str, list[Listed], list[InputError]]:
+    """List a dataset's files without opening them: the source (see `CaseList`), the cases, the problems.
 
-    A file is taken as a CSV manifest; a folder with `manifest.csv` by that; else its subfolders are the classes.
+    A file is taken as a CSV manifest; a folder with `manifest.csv` by that; else by the first layout that fits.
+
+    Args:
+        dataset: a folder or a CSV manifest.
+        layout: "manifest" or one of `LAYOUTS`, to be taken without asking whether it fits.
 
     Raises:
-        UserError: the layout is none of these, or the manifest cannot be read.
+        UserError: the layout is none of these, or its table cannot be read.
     """
     from bundle.data.phantom import is_synthetic
 
@@ -45,25 +53,38 @@ def list_dataset(dataset: Path) -> tuple[str, list[Listed], list[InputError]]:
         raise InputError(dataset, "no such dataset", "check the path")
     folder = dataset_folder(dataset)
     manifest = folder / MANIFEST if dataset.is_dir() else dataset
-    if manifest.is_file():
-        source, (listed, problems) = "manifest", list_manifest(manifest)
-    elif is_busi_layout(folder):
-        source, (listed, problems) = "busi", list_busi(folder)
+    if layout is None:
+        fitting = (name for name, known in LAYOUTS.items() if known.detect(folder))
+        layout = "manifest" if manifest.is_file() else next(fitting, None)
+    if layout == "manifest":
+        listed, problems = list_manifest(manifest)
+    elif layout in LAYOUTS:
+        listed, problems = LAYOUTS[layout].list_cases(folder)
     else:
         names = sorted(path.name for path in folder.iterdir())
         reason = (
             f"holds neither {MANIFEST} nor a folder {', '.join(LABELS)}; it holds {', '.join(names[:5]) or 'nothing'}"
         )
-        raise InputError(dataset, reason, "give the folder that holds the class folders, or a CSV manifest")
-    return "phantom" if is_synthetic(folder) else source, listed, problems
+        mend = "give the folder that holds the class folders, or a CSV manifest, or another layout of docs/datasets.md"
+        raise InputError(dataset, reason, mend)
+    return "phantom" if layout in ("busi", "manifest") and is_synthetic(folder) else layout, listed, problems
 
 
-def check_dataset(dataset: Path, *, skip_bad: bool = False, salt: Callable[[], bytes] = new_salt) -> CaseList:
+def check_dataset(
+    dataset: Path,
+    *,
+    skip_bad: bool = False,
+    leave_out: Collection[str] = (),
+    layout: str | None = None,
+    salt: Callable[[], bytes] = new_salt,
+) -> CaseList:
     """Read every image and mask of a dataset; a progress bar goes to stderr where that is a terminal.
 
     Args:
         dataset: a folder or a CSV manifest.
         skip_bad: leave bad cases out and list them as `skipped`, instead of raising.
+        leave_out: flags; images with one of them are left out and listed likewise, and are not called bad.
+        layout: as `list_dataset` takes it.
         salt: gives the key that patient ids from headers are hashed with; asked only where there are such.
 
     Returns:
@@ -72,15 +93,21 @@ def check_dataset(dataset: Path, *, skip_bad: bool = False, salt: Callable[[], b
     Raises:
         UserError: no layout is known, no case is good, or, without skip_bad, a list of all bad files.
     """
-    source, listed, problems = list_dataset(dataset)
-    folder = dataset_folder(dataset)
+    from bundle.data.phantom import is_synthetic
+
+    source, listed, problems = list_dataset(dataset, layout)
+    folder, rules = dataset_folder(dataset), LAYOUTS.get(source)
     # One key for all: two images of one patient must come out alike.
     key = salt() if any(item.patient == FROM_HEADER for item in listed) else b""
-    cases = []
+    cases, left_out = [], []
     with ThreadPoolExecutor(THREADS) as pool:
-        checks = pool.map(lambda item: _check(folder, item, key), listed)
-        for outcome in tqdm(checks, total=len(listed), desc="Reading images", unit="image", disable=None):
-            if isinstance(outcome, Case):
+        checks = pool.map(lambda item: _check(folder, item, rules, key), listed)
+        bar = tqdm(checks, total=len(listed), desc="Reading images", unit="image", disable=None)
+        for item, outcome in zip(listed, bar, strict=True):
+            unwanted = [flag for flag in getattr(outcome, "flags", item.flags) if flag in leave_out]
+            if unwanted:
+                left_out.append(InputError(folder / item.image, f"{LEFT_OUT} {unwanted[0]}", "ask for it to keep it"))
+            elif isinstance(outcome, Case):
                 cases.append(outcome)
             else:
                 problems.append(outcome)
@@ -91,14 +118,15 @@ def check_dataset(dataset: Path, *, skip_bad: bool = False, salt: Callable[[], b
         raise UserError(f"{dataset}: no usable image among {len(listed)}{tail}")
     name = folder.resolve().name
     skipped = tuple(
-        {"path": _inside(problem.path, folder), "reason": problem.reason, "mend": problem.mend} for problem in problems
+        {"path": _inside(problem.path, folder), "reason": problem.reason, "mend": problem.mend}
+        for problem in (*problems, *left_out)
     )
-    return CaseList(name, source, source == "phantom", listing_checksum(listed), tuple(cases), skipped)
+    return CaseList(name, source, is_synthetic(folder), listing_checksum(listed), tuple(cases), skipped)
 
 
-def _check(folder: Path, item: Listed, key: bytes) -> Case | InputError:
+def _check(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> Case | InputError:
     """Read one case; its first problem is returned, not raised, since all of a dataset's are told together."""
-    path = folder / item.image
+    path, flags = folder / item.image, list(item.flags)
     try:
         image = read_image(path)
         pixels = image.pixels
@@ -106,6 +134,11 @@ def _check(folder: Path, item: Listed, key: bytes) -> Case | InputError:
         mask = np.zeros(pixels.shape, dtype=bool)
         for name in item.masks:
             part = read_mask(folder / name, path)
+            if rules and rules.contradicts and (reason := rules.contradicts(folder / name, item.label)):
+                return InputError(folder / name, reason, "correct the mask or the table")
+            if part.shape != mask.shape and rules and rules.fits_masks:
+                part = fit_mask(folder / name, part, pixels.shape)
+                flags.append("mask-resized")
             if part.shape != mask.shape:
                 reason = f"the mask is {_size(part)}, its image {_size(mask)} pixels (height×width)"
                 return InputError(folder / name, reason, "export the mask at the image's size")
@@ -122,7 +155,14 @@ def _check(folder: Path, item: Listed, key: bytes) -> Case | InputError:
     if not is_lesion and mask.any():
         reason = f"the mask of a {item.label} image marks {int(mask.sum())} pixels"
         return InputError(folder / item.masks[0], reason, "empty the mask or correct the class")
-    return Case(item.image, item.masks, item.label, patient, pixels.shape, _sha256(pixels.astype("<f4")), _sha256(mask))
+    if item.details.get("stated_size", _size(pixels)) != _size(pixels):
+        flags.append("size-differs")
+    return Case(
+        *(item.image, item.masks, item.label, patient),
+        *(pixels.shape, _sha256(pixels.astype("<f4")), _sha256(mask)),
+        flags=tuple(dict.fromkeys(flags)),
+        details=item.details,
+    )
 
 
 def _sha256(array: np.ndarray) -> str:
@@ -135,7 +175,8 @@ def _size(array: np.ndarray) -> str:
 
 def _inside(path: str, folder: Path) -> str:
     """The path relative to the dataset folder, so that cases.json names no folder of one machine."""
-    return Path(path).relative_to(folder).as_posix()
+    inside = Path(path)
+    return inside.relative_to(folder).as_posix() if inside.is_relative_to(folder) else inside.name
 
 
 def _tell(dataset: Path, problems: Sequence[InputError]) -> str:

@@ -79,6 +79,8 @@ def prepare_classifier(
         if masks == "predicted":
             segmenters.append(_check_origin(segmentation, source))
         for record in segmentation["test"]:
+            if record["class"] not in TARGETS:
+                continue
             made = _record(record, folder, Path(source.maps_dir).resolve(), masks, number)
             if records.setdefault(made["image"], made) is not made:
                 raise UserError(f"{record['image']}: in the test part of two segmenters; give the folds of one split")

@@ -19,7 +19,7 @@ import csv
 import io
 from pathlib import Path
 
-from bundle.data.cases import LABELS, Listed, relative_path
+from bundle.data.cases import LABELS, UNCLASSED, Listed, relative_path
 from bundle.errors import InputError
 
 REQUIRED_COLUMNS = ("image", "mask", "label")
@@ -74,8 +74,8 @@ def _read_row(where: str, row: dict[str | None, str | list[str] | None]) -> List
         raise InputError(where, "has more or fewer fields than the header", "quote fields that hold the delimiter")
     fields = {name: str(value).strip() for name, value in row.items()}
     label = fields["label"].lower()
-    if label not in LABELS:
-        raise InputError(where, f"unknown class '{fields['label']}'", f"use {', '.join(LABELS)}")
+    if label not in (*LABELS, UNCLASSED):
+        raise InputError(where, f"unknown class '{fields['label']}'", f"use {', '.join((*LABELS, UNCLASSED))}")
     try:
         image = relative_path(fields["image"])
         masks = tuple(relative_path(mask) for mask in fields["mask"].split(MASK_SEPARATOR) if mask.strip())

@@ -7,7 +7,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from bundle.data.cases import (
     LABELS,
     LESION_LABELS,
+    UNCLASSED,
     Case,
     CaseList,
     listing_checksum,
@@ -32,6 +33,7 @@ from bundle.data.splits import (
     PARTS,
     UNLABELLED,
     check_no_group_crosses,
+    is_own_fold,
     oversample,
     parse_fold,
     parse_split,
@@ -65,6 +67,7 @@ def prepare(
     seed: int = 0,
     skip_bad: bool = False,
     conflicts: str = "keep",
+    leave_out: Collection[str] = (),
 ) -> None:
     """Check, group and split a dataset; write cases.json, groups.csv, class_counts.png and the datalists.
 
@@ -78,6 +81,7 @@ def prepare(
         skip_bad: leave bad files out and list them in cases.json, instead of raising.
         conflicts: what becomes of groups that stand in several classes: "keep" them, together in one part, or "drop"
             them from the datalists and list them in cases.json as left out.
+        leave_out: flags of `bundle.data.cases.FLAGS`; images with one of them are left out and listed likewise.
 
     Raises:
         UserError: files are bad, the layout is unknown, conflicts is unknown, or a part of the split would hold no
@@ -85,10 +89,10 @@ def prepare(
     """
     if conflicts not in CONFLICTS:
         raise UserError(f"conflicts '{conflicts}': give one of {', '.join(CONFLICTS)}")
-    ratio, _ = parse_split(split)
+    ratio, *_ = parse_split(split)
     tested = ratio is None or ratio[2] > 0
     dataset, output_dir = Path(dataset), Path(output_dir)
-    checked = check_dataset(dataset, skip_bad=skip_bad, salt=lambda: patient_salt(output_dir))
+    checked = check_dataset(dataset, skip_bad=skip_bad, leave_out=leave_out, salt=lambda: patient_salt(output_dir))
     pairs = find_pairs(checked.cases, dataset_folder(dataset))
     groups = group_cases(checked.cases, pairs)
     case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
@@ -133,7 +137,7 @@ def prepared_name(dataset: str, split: str, seed: int) -> str:
     if fold is None:
         return f"{dataset}_{split.replace(':', '-').replace(' ', '-')}_seed{seed}"
     name = "_".join([dataset, *([ratio.strip().replace(":", "-")] if ratio else [])])
-    return f"{name}_{fold[1]}-folds_seed{seed}_fold{fold[0]}"
+    return f"{name}_{fold[1]}-{'own-' if is_own_fold(last) else ''}folds_seed{seed}_fold{fold[0]}"
 
 
 def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
@@ -188,12 +192,16 @@ def count_table(prepared_dir: PathLike) -> str:
     datalist, case_list = read_json(Path(prepared_dir) / DATALIST, _MEND), read_cases(Path(prepared_dir) / CASES)
     counts = _count_classes(datalist)
     lines = ["".join(f"{text:>12}" for text in ("", *PARTS, "all"))]
-    for label in LABELS:
+    for label in _labels_in(counts):
         numbers = [counts[part][label] for part in PARTS]
         lines.append("".join(f"{text:>12}" for text in (label, *numbers, sum(numbers))))
     sizes = Counter(case.group for case in case_list.cases)
     repeated = [size for size in sizes.values() if size > 1]
     lines.append(f"{sum(repeated)} images stand in {len(repeated)} groups of near duplicates or of one patient.")
+    flags = Counter(flag for case in case_list.cases for flag in case.flags)
+    if flags:
+        told = ", ".join(f"{flag} {count}" for flag, count in sorted(flags.items()))
+        lines.append(f"Flagged images, which --leave-out can leave out: {told}.")
     if case_list.skipped:
         lines.append(f"{len(case_list.skipped)} images were left out; {CASES} says why, under 'skipped'.")
     return "\n".join(lines)
@@ -202,7 +210,8 @@ def count_table(prepared_dir: PathLike) -> str:
 def find_conflicts(cases: Sequence[Case]) -> set[str]:
     """The groups that stand in several classes: one frame or patient with two diagnoses."""
     labels: dict[str, str] = {}
-    return {case.group for case in cases if labels.setdefault(case.group, case.label) != case.label}
+    known = [case for case in cases if case.label != UNCLASSED]
+    return {case.group for case in known if labels.setdefault(case.group, case.label) != case.label}
 
 
 def _drop_conflicts(case_list: CaseList) -> CaseList:
@@ -244,7 +253,7 @@ def _datalist(case_list: CaseList, split: str, seed: int) -> Datalist:
 
 
 def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    if record["class"] not in LABELS or not isinstance(record["label"], list):
+    if record["class"] not in (*LABELS, UNCLASSED) or not isinstance(record["label"], list):
         raise ValueError(f"record {record}")
     image, *masks = (str(folder / relative_path(path)) for path in (record["image"], *record["label"]))
     return {**record, "image": image, "label": masks}
@@ -294,6 +303,11 @@ def _count_classes(datalist: Datalist) -> dict[str, Counter[str]]:
     return {part: Counter(r["class"] for r in datalist[part] + datalist[f"{part}_normal"]) for part in PARTS}
 
 
+def _labels_in(counts: Mapping[str, Counter[str]]) -> tuple[str, ...]:
+    """The labels to show: the unclassified lesions only where there are any."""
+    return (*LABELS, UNCLASSED) if any(count[UNCLASSED] for count in counts.values()) else LABELS
+
+
 def _plot_counts(datalist: Datalist) -> bytes:
     """class_counts.png: images per class and part; the lesions of the training part also after oversampling."""
     before = _count_classes(datalist)
@@ -302,7 +316,7 @@ def _plot_counts(datalist: Datalist) -> bytes:
     bars += [(part, before[part]) for part in PARTS[1:]]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for place, label in enumerate(LABELS):
+    for place, label in enumerate(_labels_in(before)):
         positions = [column + (place - 1) * 0.27 for column in range(len(bars))]
         drawn = axes.bar(positions, [counts[label] for _, counts in bars], width=0.25, label=label)
         axes.bar_label(drawn, fontsize=8)

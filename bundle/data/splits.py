@@ -38,18 +38,19 @@ def parse_ratio(text: str) -> tuple[float, float, float]:
     if not (training > 0 and validation > 0 and test >= 0 and total < float("inf")):
         raise UserError(
             f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80, "
-            "a fold, such as 'fold 0 of 5', or both, such as '15:5:80, fold 0 of 2'"
+            "a fold, such as 'fold 0 of 5', both, such as '15:5:80, fold 0 of 2', or a fold that the dataset comes "
+            "with, such as 'own fold 0 of 5'"
         )
     return training / total, validation / total, test / total
 
 
 def parse_fold(text: str) -> tuple[int, int] | None:
-    """The fold and the number of folds in "fold 0 of 5"; None for a split that is written as a ratio.
+    """The fold and the number of folds in "fold 0 of 5" or "own fold 0 of 5"; None for a split written as a ratio.
 
     Raises:
         UserError: there is no such fold.
     """
-    match = re.fullmatch(r"fold (\d+) of (\d+)", str(text).strip())
+    match = re.fullmatch(r"(?:own )?fold (\d+) of (\d+)", str(text).strip())
     if match is None:
         return None
     fold, folds = int(match[1]), int(match[2])
@@ -58,35 +59,41 @@ def parse_fold(text: str) -> tuple[int, int] | None:
     return fold, folds
 
 
-def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None]:
-    """The ratio and the fold in "15:5:80", "fold 0 of 5" or "15:5:80, fold 0 of 2"; None for what is not said.
+def is_own_fold(text: str) -> bool:
+    """Whether a split is a fold that the dataset comes with, as "own fold 0 of 5"."""
+    return parse_fold(text) is not None and str(text).strip().startswith("own")
+
+
+def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None, bool]:
+    """The ratio and the fold in "15:5:80", "fold 0 of 5" or "15:5:80, fold 0 of 2", and whether the fold is an own one.
+
+    What is not said is None.
 
     Raises:
         UserError: the text is of none of these forms.
     """
     ratio, comma, fold = str(text).partition(",")
-    if comma:
-        both = parse_ratio(ratio), parse_fold(fold)
-        if both[1] is None:
-            parse_ratio(text)  # says what may be given
-        return both
-    named = parse_fold(text)
-    return (None, named) if named else (parse_ratio(text), None)
+    if not comma:
+        named = parse_fold(text)
+        return (None, named, is_own_fold(text)) if named else (parse_ratio(text), None, False)
+    if parse_fold(fold) is None or is_own_fold(fold):
+        parse_ratio(text)  # says what may be given
+    return parse_ratio(ratio), parse_fold(fold), False
 
 
 def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, list[Case]]:
-    """Split cases as a text says: "15:5:80", see `split_cases`, or "fold 0 of 5", see `k_fold`.
+    """Split cases as a text says: "15:5:80" (`split_cases`), "fold 0 of 5" (`k_fold`), "own fold 0 of 5" (`own_fold`).
 
     "15:5:80, fold 0 of 2" is 15:5:80 of whose test part only the first of two folds is tested; the rest of it is the
     part `UNLABELLED`. So k trainings use all of its images, but none is tested by a network that saw it.
 
     Raises:
-        UserError: the text is of none of these forms, or there are fewer groups than folds.
+        UserError: the text is of no such form, there are fewer groups than folds, or the dataset has no such folds.
     """
-    ratio, fold = parse_split(split)
+    ratio, fold, own = parse_split(split)
     if ratio is None:
         assert fold is not None
-        return k_fold(cases, fold[1], seed)[fold[0]]
+        return own_fold(cases, *fold, seed) if own else k_fold(cases, fold[1], seed)[fold[0]]
     parts = split_cases(cases, ratio, seed)
     if fold is None:
         return parts
@@ -139,6 +146,34 @@ def k_fold(cases: Sequence[Case], k: int, seed: int) -> list[dict[str, list[Case
         training, validation = _distribute(rest, (1 - FOLD_VALIDATION, FOLD_VALIDATION), seed)
         folds.append(dict(zip(PARTS, (training, validation, test), strict=True)))
     return folds
+
+
+def own_fold(cases: Sequence[Case], fold: int, folds: int, seed: int) -> dict[str, list[Case]]:
+    """Split cases by the folds that the dataset comes with: one is tested, `FOLD_VALIDATION` of the rest validates.
+
+    A case outside the tested fold whose group stands in it as well is in no part: the test is kept as published.
+
+    Args:
+        cases: with `details["fold"]`.
+        fold: counted from 0, in the order of the folds' names.
+        folds: how many the dataset has.
+        seed: of the validation part.
+
+    Raises:
+        UserError: a case has no fold, or their number is another.
+    """
+    lacking = [case.image for case in cases if not case.details.get("fold")]
+    names = sorted({case.details.get("fold", "") for case in cases}, key=lambda name: (len(name), name))
+    if lacking or len(names) != folds:
+        found = f"{lacking[0]} has none" if lacking else f"it has {len(names)}"
+        raise UserError(
+            f"own folds: {folds} asked for, but of the dataset's own {found}; give 'fold {fold} of {folds}'"
+        )
+    test = [case for case in cases if case.details["fold"] == names[fold]]
+    tested = {case.group for case in test}
+    rest = [case for case in cases if case.details["fold"] != names[fold] and case.group not in tested]
+    training, validation = _distribute(rest, (1 - FOLD_VALIDATION, FOLD_VALIDATION), seed)
+    return dict(zip(PARTS, (training, validation, sorted(test, key=lambda case: case.image)), strict=True))
 
 
 def check_no_group_crosses(split: Mapping[str, Any]) -> None:

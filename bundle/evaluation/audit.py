@@ -168,7 +168,7 @@ def _look(case: Case, folder: Path) -> tuple[str, int]:
 
 
 def _read_mask(case: Case, folder: Path) -> np.ndarray:
-    return merge_masks([folder / path for path in case.masks], folder / case.image)
+    return merge_masks([folder / path for path in case.masks], folder / case.image, case.size)
 
 
 def _compare_contours(cases: Sequence[Case], pairs: Sequence[Pair], folder: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
+from bundle.data.cases import DIAGNOSES
 from bundle.errors import InputError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.intervals import DRAWS, LEVEL, bootstrap_by_group
@@ -133,7 +134,8 @@ def compare_tables(
     """Compare two models by the ``per_image.csv`` that their evaluations wrote, on the images that both have.
 
     Args:
-        first, second: tables of one kind, of a segmenter or of a classifier.
+        first, second: tables of one kind, of a segmenter or of a classifier, or of both (an external evaluation's).
+            Classifiers are compared on benign and malignant images only.
         draws, seed: of the bootstrap.
 
     Returns:
@@ -149,19 +151,22 @@ def compare_tables(
     if not shared:
         raise InputError(second, f"shares no image with {os.fspath(first)}", "evaluate both on the same split")
     rows = [[table[image] for image in shared] for table in tables]
-    kind = "probability" if "probability" in rows[0][0] else "dice"
+    kinds = [kind for kind in ("probability", "dice") if all(kind in side[0] for side in rows)]
+    if not kinds:
+        raise InputError(second, f"is of another kind than {os.fspath(first)}", mend)
     for one, other in zip(*rows, strict=True):
-        if kind not in one or kind not in other:
-            raise InputError(second, f"is of another kind than {os.fspath(first)}", mend)
         if one["group"] != other["group"] or one["class"] != other["class"]:
             raise InputError(second, f"'{one['image']}' has another class or group than there", "evaluate one dataset")
     groups = [row["group"] for row in rows[0]]
+    classed = [place for place, row in enumerate(rows[0]) if row["class"] in DIAGNOSES]
     scores: dict[str, Any] = {}
 
-    def add(name: str, statistic: Statistic, sides: Sequence[np.ndarray], exact: Difference | None = None) -> None:
+    def add(
+        name: str, statistic: Statistic, sides: Sequence[np.ndarray], drawn: list[str], exact: Difference | None = None
+    ) -> None:
         one, other = (partial(statistic, side) for side in sides)
-        found = exact or compare_by_bootstrap(one, other, groups, draws=draws, seed=seed)
-        everything = np.arange(len(groups))
+        found = exact or compare_by_bootstrap(one, other, drawn, draws=draws, seed=seed)
+        everything = np.arange(len(drawn))
         scores[name] = {
             "first": one(everything),
             "second": other(everything),
@@ -169,24 +174,25 @@ def compare_tables(
             "method": "DeLong, clustered" if exact else f"bootstrap by group, {draws} draws, seed {seed}",
         }
 
-    if kind == "probability":
-        label = np.array([row["class"] == "malignant" for row in rows[0]])
-        probability = [np.array([float(row["probability"]) for row in side]) for side in rows]
+    if "probability" in kinds and classed:
+        label = np.array([rows[0][place]["class"] == "malignant" for place in classed])
+        probability = [np.array([float(side[place]["probability"]) for place in classed]) for side in rows]
+        names = [groups[place] for place in classed]
 
         def area(values: np.ndarray, cases: np.ndarray) -> float:
             return area_under_roc(label[cases], values[cases])
 
-        add("auroc", area, probability, compare_auroc(label, probability[0], probability[1], groups))
-        add("auroc (bootstrap)", area, probability)
-        add("accuracy at 0.5", _mean, [((values >= 0.5) == label).astype(float) for values in probability])
-        add("brier", _mean, [(values - label) ** 2 for values in probability])
-    else:
+        add("auroc", area, probability, names, compare_auroc(label, probability[0], probability[1], names))
+        add("auroc (bootstrap)", area, probability, names)
+        add("accuracy at 0.5", _mean, [((values >= 0.5) == label).astype(float) for values in probability], names)
+        add("brier", _mean, [(values - label) ** 2 for values in probability], names)
+    if "dice" in kinds:
         for name in ("dice", "iou", "hd95", "pixel_accuracy"):
             both = np.array([[float(row[name] or "nan") for row in side] for side in rows])
             # Cases without the score in one of the two, such as the HD95 of a missed lesion, are left out of both.
             both[:, ~np.isfinite(both).all(axis=0)] = np.nan
             if np.isfinite(both).any():
-                add(name, _mean, list(both))
+                add(name, _mean, list(both), groups)
     return {
         "images": len(shared),
         "groups": len(set(groups)),

@@ -79,7 +79,7 @@ class SegmentationEvaluation:
             path = str(item["image"].meta["filename_or_obj"])
             record = self.records[path]
             probability = torch.as_tensor(item["pred"]).squeeze(0).float().cpu().numpy().clip(0, 1)
-            scores = measure_case(probability, merge_masks(record["label"], path), self.threshold)
+            scores = measure_case(probability, merge_masks(record["label"], path, probability.shape), self.threshold)
             row = {
                 "image": Path(path).relative_to(Path(path).parents[1]).as_posix(),
                 "class": record["class"],
@@ -146,7 +146,7 @@ class SegmentationEvaluation:
             items = [
                 (
                     read_image(record["image"]).pixels,
-                    merge_masks(record["label"], record["image"]),
+                    merge_masks(record["label"], record["image"], probability.shape),
                     probability.astype(np.float32),
                     f"{record['class']}, Dice {dice:.2f}",
                 )

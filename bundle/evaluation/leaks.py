@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from bundle.data.cases import Case
+from bundle.data.cases import DIAGNOSES, Case
 from bundle.data.check import THREADS, dataset_folder
 from bundle.data.classifier import Source, middle_threshold, name_sources, prepare_classifier
 from bundle.data.prepare import ensure_prepared, load_datalist
@@ -270,7 +270,7 @@ def read_records(
         }
         for part in PARTS
         for record in datalist[part]
-        if not maps or record["image"] in maps
+        if record["class"] in DIAGNOSES and (not maps or record["image"] in maps)
     ]
     about = {key: datalist[key] for key in ("name", "synthetic", "dataset_sha256")}
     about["segmenters"] = classified["segmenter_sha256"] if maps else []

@@ -8,6 +8,7 @@ file in its errors; every image and mask of the bundle is therefore read here.
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -113,6 +114,16 @@ def mask_of(path: str, values: np.ndarray, empty: float = 0) -> np.ndarray:
     if highest <= 0 or highest < empty:
         return np.zeros(values.shape, dtype=bool)
     return values > highest / 2
+
+
+def read_colours(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read one image as it is coloured, (H, W, 3) uint8; for masks whose colour has a meaning.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
+    image, _, _ = _decode(os.fspath(path), None)
+    return np.asarray(image.convert("RGBA").convert("RGB"))
 
 
 def count_picture_frames(path: str) -> int:

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 
 from bundle.errors import InputError
 from bundle.readers import read_image, read_mask
+from bundle.readers.masks import fit_mask
 from bundle.transforms.geometry import FRAME_SHAPE, REGION, crop_to_region
 
 
@@ -52,11 +53,12 @@ class LoadUltrasoundd(MapTransform):
 class LoadLesionMaskd(MapTransform):
     """Read a mask file, or several merged by OR, as a tensor (1, H, W) float32 of 0 and 1.
 
-    A mask of the size of the whole frame is cut to the region that its image was loaded from.
+    A mask is brought to the size of the whole frame, see `merge_masks`, and cut to the region that its image was
+    loaded from.
 
     Args:
-        keys: of the masks.
-        image_key: of the image, loaded before; a record without it has nothing cut.
+        keys: of the paths.
+        image_key: of the image, loaded before; without it nothing is resized or cut.
 
     Raises:
         InputError: a file can not be used, or two masks of one image differ in size.
@@ -69,9 +71,12 @@ class LoadLesionMaskd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path, or list of paths, under the keys by its mask."""
         out = dict(data)
+        image = out.get(self.image_key)
+        meta = meta_of(image)
+        whole = meta.get(FRAME_SHAPE, image.shape[-2:] if isinstance(image, torch.Tensor) else None)
+        shape = None if whole is None else tuple(int(side) for side in whole)
         for key in self.key_iterator(out):
-            meta = meta_of(out.get(self.image_key))
-            mask = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)[None]
+            mask = merge_masks(out[key], meta.get("filename_or_obj"), shape).astype(np.float32)[None]
             out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta)))
         return out
 
@@ -82,21 +87,35 @@ def meta_of(image: Any) -> Mapping[str, Any]:
 
 
 def merge_masks(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], image: str | os.PathLike[str] | None = None
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    image: str | os.PathLike[str] | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """Read one or more mask files and merge them by OR into a (H, W) bool array.
 
     Args:
         paths: of the masks.
         image: that they belong to, for a DICOM SEG of several; see `read_mask`.
+        shape: (H, W) of the image. A dataset's check refuses masks of another size, but for the layouts whose masks it
+            brings to the image's size; this does so here as well.
+
+    Raises:
+        InputError: a file can not be used, the masks differ in size, or are of another shape than the image.
     """
     names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    merged = read_mask(names[0], image)
+    merged = _read_fitting(names[0], image, shape)
     for name in names[1:]:
-        mask = read_mask(name, image)
+        mask = _read_fitting(name, image, shape)
         if mask.shape != merged.shape:
             raise InputError(
                 name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size"
             )
         merged = merged | mask
     return merged
+
+
+def _read_fitting(
+    name: str | os.PathLike[str], image: str | os.PathLike[str] | None, shape: tuple[int, ...] | None
+) -> np.ndarray:
+    mask = read_mask(name, image)
+    return mask if shape is None else fit_mask(name, mask, (shape[0], shape[1]))

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.data.cases import Case
+from bundle.data.prepare import prepared_name
 from bundle.data.splits import (
     PARTS,
     UNLABELLED,
@@ -128,6 +130,36 @@ def test_each_case_is_tested_in_one_fold(groups: list[list[str]], k: int, seed: 
 def test_folds_are_of_about_one_size_and_validation_is_a_tenth() -> None:
     for fold in k_fold(_cases([["benign"]] * 60 + [["malignant"]] * 40), 5, 0):
         assert [len(fold[part]) for part in PARTS] == [72, 8, 20]
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixed_groups, st.integers(2, 5), seeds)
+def test_own_fold_tests_what_the_dataset_says_and_no_group_crosses(
+    groups: list[list[str]], folds: int, seed: int
+) -> None:
+    # The dataset deals single cases out, so that its folds tear groups.
+    cases = [
+        replace(case, details={"fold": str(number % folds + 1)}) for number, case in enumerate(_cases(groups * folds))
+    ]
+    split = split_by_name(cases, f"own fold 0 of {folds}", seed)
+    assert split["test"] == [case for case in cases if case.details["fold"] == "1"]
+    groups_of = {part: {case.group for case in split[part]} for part in PARTS}
+    assert not groups_of["test"] & (groups_of["training"] | groups_of["validation"])
+    assert not groups_of["training"] & groups_of["validation"]
+
+
+def test_a_fold_that_the_dataset_comes_with_is_prepared_in_a_folder_of_its_own() -> None:
+    names = {prepared_name("set", split, 0) for split in ("fold 0 of 5", "own fold 0 of 5", "own fold 1 of 5")}
+    assert len(names) == 3
+
+
+def test_own_folds_that_are_not_there_are_told() -> None:
+    cases = _cases([["benign"], ["malignant"]])
+    with pytest.raises(UserError, match=r"of the dataset's own 0000_0\.png has none; give 'fold 1 of 5'"):
+        split_by_name(cases, "own fold 1 of 5", 0)
+    dealt = [replace(case, details={"fold": case.group}) for case in cases]
+    with pytest.raises(UserError, match="it has 2"):
+        split_by_name(dealt, "own fold 1 of 5", 0)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bundle.data.cases import Case, CaseList, checksum, read_cases
+from bundle.data.cases import Case, CaseList, checksum
 from bundle.data.check import LEFT_OUT, check_dataset, dataset_folder
 from bundle.data.duplicates import group_near_duplicates
-from bundle.data.prepare import CASES
+from bundle.data.training_sets import DIGITS, SAME_PIXELS, read_training_sets, refuse_training_set
 from bundle.errors import InputError, UserError
 from bundle.evaluation.external import summarise_external, tabulate_patients, write_external_report
 from bundle.evaluation.figures import plot_examples
@@ -35,10 +35,6 @@ from bundle.transforms.load import merge_masks
 from bundle.weights import read_card
 
 VERSION = 1  # of the files in `images/`; raise it whenever a row for a given image and weights changes
-TRAINED_ON = "trained_on.json"
-DIGITS = 16  # of a checksum: enough that no two images of any collection share them by chance
-SAME_PIXELS = "the pixels are those of an image in the dataset that the weights were trained on"
-_MEND = "make it anew with scripts/record_training_set.py"
 PATIENT, DUPLICATES = "patient", "group of near duplicates"
 
 
@@ -83,8 +79,8 @@ def evaluate_external(
         name: read_card(Path(models) / file) for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
     }
     checked = check_dataset(dataset, skip_bad=True, layout=layout)
-    trained = _read_training_sets(trained_on, Path(models), cards)
-    _refuse_training_set(checked, cards, dataset, trained)
+    trained = read_training_sets(trained_on, Path(models), cards)
+    refuse_training_set(checked, cards, dataset, trained)
     cases, left_out = _choose(checked.cases, leave_out, set().union(*trained.values()))
     if not cases:
         raise UserError(
@@ -121,60 +117,6 @@ def evaluate_external(
     examples = _draw_examples(rows, {case.image: case for case in cases}, folder, output, bool(metrics["synthetic"]))
     write_external_report(output, metrics, rows, examples)
     return metrics
-
-
-def record_training_set(prepared: str | os.PathLike[str], models: str | os.PathLike[str]) -> Path:
-    """Keep, beside the weights, which pixels the dataset of their training holds, so that they are known elsewhere.
-
-    A dataset's checksum tells only the whole set in its own layout; images are passed on in others. `trained_on.json`
-    holds the first digits of each image's checksum, by the dataset's checksum; no image can be told from them.
-
-    Args:
-        prepared: the prepared folder of the training.
-        models: the folder of the weights.
-
-    Returns:
-        The file.
-    """
-    case_list, file = read_cases(Path(prepared) / CASES), Path(models) / TRAINED_ON
-    known = read_json(file, _MEND) if file.is_file() else {}
-    pixels = sorted({case.sha256[:DIGITS] for case in case_list.cases})
-    # One string: a list of hundreds of entries would be hundreds of lines.
-    write_json(file, {**known, case_list.dataset_sha256: " ".join(pixels)})
-    return file
-
-
-def _read_training_sets(
-    trained_on: Sequence[str | os.PathLike[str]], models: Path, cards: Mapping[str, Mapping[str, Any]]
-) -> dict[str, set[str]]:
-    """The first digits of the pixels' checksums of what the networks were trained on, by the dataset's checksum."""
-    wanted = {card.get("dataset_sha256") for card in cards.values()}
-    file = models / TRAINED_ON
-    recorded = read_json(file, _MEND) if file.is_file() else {}
-    found = {dataset: set(str(pixels).split()) for dataset, pixels in recorded.items() if dataset in wanted}
-    for prepared in trained_on:
-        case_list = read_cases(Path(prepared) / CASES)
-        if case_list.dataset_sha256 not in wanted:
-            raise InputError(prepared, "is not what these weights were trained on", "give their own prepared folder")
-        found[case_list.dataset_sha256] = {case.sha256[:DIGITS] for case in case_list.cases}
-    return found
-
-
-def _refuse_training_set(
-    checked: CaseList, cards: Mapping[str, Mapping[str, Any]], dataset: Path, trained: Collection[str]
-) -> None:
-    """Refuse the dataset of the training: by its checksum, or by its name where nothing tells which images are new."""
-    for name, card in cards.items():
-        if card.get("dataset_sha256") == checked.dataset_sha256:
-            raise UserError(
-                f"{dataset}: is the dataset that the {name} was trained on, so nothing in it is external; give another "
-                "one, or evaluate its test part with configs/evaluate.json and configs/evaluate_classifier.json"
-            )
-        if card.get("name") == checked.name and card.get("dataset_sha256") not in trained:
-            raise UserError(
-                f"{dataset}: has the name of the dataset that the {name} was trained on, with other images or labels; "
-                "name the training's prepared folder with --trained-on, so that its images are not scored"
-            )
 
 
 def _choose(

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     options = parser.parse_args(argv)
 
-    from bundle.external import record_training_set  # after the arguments: it loads torch, which takes seconds
+    from bundle.data.training_sets import record_training_set  # after the arguments: it loads much
 
     print(f"Written: {record_training_set(options.prepared_dir, options.models)}")
     return 0

@@ -16,10 +16,11 @@ from PIL import Image
 
 from bundle.data.phantom import MARKER
 from bundle.data.prepare import prepare
+from bundle.data.training_sets import SAME_PIXELS
 from bundle.errors import UserError
 from bundle.evaluation.comparison import compare_tables
 from bundle.evaluation.segmentation import measure_case
-from bundle.external import SAME_PIXELS, evaluate_external
+from bundle.external import evaluate_external
 from bundle.predictor import Predictor
 from bundle.readers import read_image, read_mask
 from bundle.weights import card_path, read_card

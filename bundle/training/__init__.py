@@ -8,10 +8,12 @@ from .finish import finish_segmentation
 from .finish_classifier import finish_classification
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
 from .run import claim_folder, run_training
+from .tracking import ListOutput
 
 __all__ = [
     "Checkpoint",
     "History",
+    "ListOutput",
     "MovingAverage",
     "PrepareBatch",
     "ProgressBar",

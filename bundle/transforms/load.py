@@ -46,7 +46,9 @@ class LoadUltrasoundd(MapTransform):
 
 
 class LoadLesionMaskd(MapTransform):
-    """Read a mask file, or several merged by OR, as a tensor (1, H, W) float32 of 0 and 1.
+    """Read a mask file, or several merged by OR, as a MetaTensor (1, H, W) float32 of 0 and 1.
+
+    ``meta["filename_or_obj"]`` is the first file: MONAI's data statistics want a name.
 
     Raises:
         InputError: a file can not be used, or two masks of one image differ in size.
@@ -59,7 +61,10 @@ class LoadLesionMaskd(MapTransform):
         """Replace each path, or list of paths, under the keys by its mask."""
         out = dict(data)
         for key in self.key_iterator(out):
-            out[key] = MetaTensor(torch.from_numpy(merge_masks(out[key]).astype(np.float32))[None])
+            paths = out[key]
+            first = os.fspath(paths if isinstance(paths, (str, os.PathLike)) else paths[0])
+            mask = torch.from_numpy(merge_masks(paths).astype(np.float32))[None]
+            out[key] = MetaTensor(mask, meta={"filename_or_obj": first})
         return out
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo reproduce test check nightly format clean
+.PHONY: help demo reproduce package test check nightly format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,10 @@ $(VENV)/.runtime: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt requirements-export.txt $(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.extras: requirements-tracking.txt requirements-hub.txt $(VENV)/.dev
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements-tracking.txt -r requirements-hub.txt
 	touch $@
 
 demo: $(VENV)/.runtime  ## the whole chain on a SYNTHETIC phantom, from nothing, in minutes on a laptop
@@ -37,7 +41,10 @@ check: $(VENV)/.dev  ## style, types, configs, pages
 	$(BIN)/python scripts/check_config.py configs/*.json configs/*.yaml
 	$(BIN)/python scripts/write_docs.py --check
 
-nightly: $(VENV)/.dev  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
+package: $(VENV)/.dev  ## the zip that a model zoo hosts, tried in a new environment made from its own pins
+	$(BIN)/python scripts/package.py --fresh-environment
+
+nightly: $(VENV)/.extras  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
 	$(BIN)/python -m pytest -m slow
 
 format: $(VENV)/.dev  ## let ruff mend style

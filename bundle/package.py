@@ -9,14 +9,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.files import read_json, write_atomically
 
-WANTED = ("bundle", "configs", "models")
-FILES = ("LICENSE", "docs/README.md", "docs/data_license.txt")
+WANTED = ("bundle", "configs", "models", "scripts")
+FILES = (
+    *("LICENSE", "docs/README.md", "docs/data_license.txt", "docs/integrations.md", "docs/results.md"),
+    *("requirements.txt", "requirements-export.txt", "requirements-hub.txt", "requirements-tracking.txt"),
+)
 MAX_BYTES = 25_000_000
 """A zoo takes no larger file without an entry in large_files.yml."""
 
@@ -62,6 +67,34 @@ def write_package(root: str | os.PathLike[str], output_dir: str | os.PathLike[st
     target = Path(output_dir) / f"{metadata['name']}_v{metadata['version']}.zip"
     write_atomically(target, buffer.getvalue())
     return target
+
+
+def make_environment(metadata: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
+    """Make a virtual environment that holds what the metadata pin and nothing else; returns its Python.
+
+    PyTorch is installed first, from where pip is configured to look, so that nothing else chooses its build.
+
+    Args:
+        metadata: of the bundle, with the versions of MONAI, PyTorch and NumPy, and ``required_packages_version``.
+        folder: for the environment; a former one there is cleared.
+
+    Raises:
+        UserError: a package can not be installed; the message ends with pip's last line.
+    """
+    python = str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python")
+    pins = {"monai": metadata["monai_version"], "numpy": metadata["numpy_version"]}
+    pins |= metadata["required_packages_version"]
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    for command in (
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
+        [*pip, f"torch=={metadata['pytorch_version']}"],
+        [*pip, *(f"{package}=={version}" for package, version in pins.items())],
+    ):
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            lines = (ended.stderr or ended.stdout).strip().splitlines()
+            raise UserError(f"{folder}: no environment from the metadata's pins: {lines[-1] if lines else command}")
+    return python
 
 
 def try_package(package: str | os.PathLike[str], python: str = sys.executable) -> int:

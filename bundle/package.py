@@ -17,16 +17,16 @@ from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.files import read_json, write_atomically
 
-WANTED = ("bundle", "configs", "models", "scripts")
+WANTED = ("bundle", "configs", "docs", "models", "scripts")
 FILES = (
-    *("LICENSE", "docs/README.md", "docs/data_license.txt", "docs/integrations.md", "docs/results.md"),
+    *("LICENSE", "docs/README.md", "docs/data_license.txt"),
     *("requirements.txt", "requirements-export.txt", "requirements-hub.txt", "requirements-tracking.txt"),
 )
 MAX_BYTES = 25_000_000
 """A zoo takes no larger file without an entry in large_files.yml."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_PASSED_OVER = ("__pycache__", ".pyc", ".tmp", ".lock")
+_PASSED_OVER = ("__pycache__", ".pyc", ".tmp", ".lock", "models/versions/")  # former weights stay at home
 
 
 def list_files(root: str | os.PathLike[str]) -> list[str]:
@@ -36,9 +36,9 @@ def list_files(root: str | os.PathLike[str]) -> list[str]:
         UserError: one is missing or too large.
     """
     folder = Path(root)
-    found = [path for name in WANTED for path in (folder / name).rglob("*") if path.is_file()]
-    found = [path for path in found if not any(part in str(path) for part in _PASSED_OVER)]
-    names = sorted({path.relative_to(folder).as_posix() for path in found} | set(FILES))
+    paths = [path for name in WANTED for path in (folder / name).rglob("*") if path.is_file()]
+    found = {path.relative_to(folder).as_posix() for path in paths} | set(FILES)
+    names = sorted(name for name in found if not any(part in name for part in _PASSED_OVER))
     for name in (*names, "models/model.pt", "models/model_classifier.pt", "configs/metadata.json"):
         path = folder / name
         if not path.is_file():

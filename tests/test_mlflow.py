@@ -16,6 +16,8 @@ from bundle.data.phantom import make_phantom
 
 mlflow = pytest.importorskip("mlflow", reason="needs mlflow (requirements-tracking.txt)")
 
+pytestmark = pytest.mark.slow
+
 PATIENT = "Doe^Jane"
 SMALL = {"max_epochs": 2, "filters": [4, 8], "spatial_size": [48, 64], "batch_size": 4, "split": "50:25:25"}
 

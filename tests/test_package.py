@@ -21,11 +21,11 @@ from scripts import package as script
 @pytest.fixture
 def bundle_root(root: Path, tmp_path: Path, write_models: Callable[..., Path]) -> Path:
     """A copy of the bundle with small weights; tests may spoil it."""
-    folder = tmp_path / "root"
+    folder = tmp_path / "root.tmp"
     for name in ("bundle", "configs", "scripts"):
         copytree(root / name, folder / name, ignore=ignore_patterns("__pycache__"))
-    (folder / "docs").mkdir()
     for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((root / name).read_bytes())
     write_models(folder / "models")
     return folder
@@ -37,8 +37,9 @@ def test_equal_files_give_equal_bytes_and_nothing_else_is_packed(bundle_root: Pa
         os.utime(path, (1, 1))
     (bundle_root / "bundle" / "__pycache__").mkdir()
     (bundle_root / "bundle" / "__pycache__" / "x.pyc").write_bytes(b"x")
-    (bundle_root / "runs").mkdir()
-    (bundle_root / "runs" / "secret.png").write_bytes(b"x")
+    for name in ("runs/secret.png", "models/versions/model-0.pt", "configs/train.json.tmp"):
+        (bundle_root / name).parent.mkdir(exist_ok=True)
+        (bundle_root / name).write_bytes(b"x")
     second = write_package(bundle_root, tmp_path / "b")
     assert first.name == "breast_ultrasound_segmentation_classification_v0.1.0.zip"
     assert first.read_bytes() == second.read_bytes()

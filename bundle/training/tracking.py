@@ -21,5 +21,5 @@ class ListOutput:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        output: Any = engine.state.output
-        engine.state.output = [output]
+        state: Any = engine.state  # ignite types a state's output as a number
+        state.output = [state.output]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VENV_MONAILABEL ?= .venv-monailabel
 BIN_MONAILABEL := $(VENV_MONAILABEL)/bin
 
-.PHONY: help demo reproduce test test-monailabel check nightly format clean
+.PHONY: help demo reproduce package test test-monailabel check nightly format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,10 @@ $(VENV_MONAILABEL)/.server: requirements-monailabel.txt
 
 $(VENV_MONAILABEL)/.dev: requirements-dev.txt $(VENV_MONAILABEL)/.server
 	$(BIN_MONAILABEL)/pip install --disable-pip-version-check -q $$(grep ^pytest $<)
+	touch $@
+
+$(VENV)/.extras: requirements-tracking.txt requirements-hub.txt $(VENV)/.dev
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements-tracking.txt -r requirements-hub.txt
 	touch $@
 
 demo: $(VENV)/.runtime  ## the whole chain on a SYNTHETIC phantom, from nothing, in minutes on a laptop
@@ -52,7 +56,10 @@ check: $(VENV)/.dev  ## style, types, configs, pages
 	$(BIN)/python scripts/check_config.py configs/*.json configs/*.yaml
 	$(BIN)/python scripts/write_docs.py --check
 
-nightly: $(VENV)/.dev  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
+package: $(VENV)/.dev  ## the zip that a model zoo hosts, tried in a new environment made from its own pins
+	$(BIN)/python scripts/package.py --fresh-environment
+
+nightly: $(VENV)/.extras  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
 	$(BIN)/python -m pytest -m slow
 
 format: $(VENV)/.dev  ## let ruff mend style

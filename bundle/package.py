@@ -9,19 +9,24 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.files import read_json, write_atomically
 
-WANTED = ("bundle", "configs", "models")
-FILES = ("LICENSE", "docs/README.md", "docs/data_license.txt")
+WANTED = ("bundle", "configs", "docs", "models", "scripts")
+FILES = (
+    *("LICENSE", "docs/README.md", "docs/data_license.txt"),
+    *("requirements.txt", "requirements-export.txt", "requirements-hub.txt", "requirements-tracking.txt"),
+)
 MAX_BYTES = 25_000_000
 """A zoo takes no larger file without an entry in large_files.yml."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_PASSED_OVER = ("__pycache__", ".pyc", ".tmp", ".lock")
+_PASSED_OVER = ("__pycache__", ".pyc", ".tmp", ".lock", "models/versions/")  # former weights stay at home
 
 
 def list_files(root: str | os.PathLike[str]) -> list[str]:
@@ -31,9 +36,9 @@ def list_files(root: str | os.PathLike[str]) -> list[str]:
         UserError: one is missing or too large.
     """
     folder = Path(root)
-    found = [path for name in WANTED for path in (folder / name).rglob("*") if path.is_file()]
-    found = [path for path in found if not any(part in str(path) for part in _PASSED_OVER)]
-    names = sorted({path.relative_to(folder).as_posix() for path in found} | set(FILES))
+    paths = [path for name in WANTED for path in (folder / name).rglob("*") if path.is_file()]
+    found = {path.relative_to(folder).as_posix() for path in paths} | set(FILES)
+    names = sorted(name for name in found if not any(part in name for part in _PASSED_OVER))
     for name in (*names, "models/model.pt", "models/model_classifier.pt", "configs/metadata.json"):
         path = folder / name
         if not path.is_file():
@@ -62,6 +67,34 @@ def write_package(root: str | os.PathLike[str], output_dir: str | os.PathLike[st
     target = Path(output_dir) / f"{metadata['name']}_v{metadata['version']}.zip"
     write_atomically(target, buffer.getvalue())
     return target
+
+
+def make_environment(metadata: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
+    """Make a virtual environment that holds what the metadata pin and nothing else; returns its Python.
+
+    PyTorch is installed first, from where pip is configured to look, so that nothing else chooses its build.
+
+    Args:
+        metadata: of the bundle, with the versions of MONAI, PyTorch and NumPy, and ``required_packages_version``.
+        folder: for the environment; a former one there is cleared.
+
+    Raises:
+        UserError: a package can not be installed; the message ends with pip's last line.
+    """
+    python = str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python")
+    pins = {"monai": metadata["monai_version"], "numpy": metadata["numpy_version"]}
+    pins |= metadata["required_packages_version"]
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    for command in (
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
+        [*pip, f"torch=={metadata['pytorch_version']}"],
+        [*pip, *(f"{package}=={version}" for package, version in pins.items())],
+    ):
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            lines = (ended.stderr or ended.stdout).strip().splitlines()
+            raise UserError(f"{folder}: no environment from the metadata's pins: {lines[-1] if lines else command}")
+    return python
 
 
 def try_package(package: str | os.PathLike[str], python: str = sys.executable) -> int:

@@ -68,7 +68,10 @@ def load_tensors(path: str | os.PathLike[str], device: torch.device | str = "cpu
             raise ValueError("it lacks the sha256 that its writer puts in")
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; train first, or name another output_dir") from None
+        raise UserError(
+            f"{path}: no such checkpoint; train first, name another output_dir, or from another folder give "
+            "--bundle_root"
+        ) from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +14,18 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 from bundle.errors import UserError
-from bundle.package import MAX_BYTES, list_files, try_package, write_package
+from bundle.package import FILES, MAX_BYTES, list_files, make_environment, try_package, write_package
 from scripts import package as script
 
 
 @pytest.fixture
 def bundle_root(root: Path, tmp_path: Path, write_models: Callable[..., Path]) -> Path:
     """A copy of the bundle with small weights; tests may spoil it."""
-    folder = tmp_path / "root"
-    for name in ("bundle", "configs"):
+    folder = tmp_path / "root.tmp"
+    for name in ("bundle", "configs", "scripts"):
         copytree(root / name, folder / name, ignore=ignore_patterns("__pycache__"))
-    (folder / "docs").mkdir()
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt"):
+    for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((root / name).read_bytes())
     write_models(folder / "models")
     return folder
@@ -36,8 +37,9 @@ def test_equal_files_give_equal_bytes_and_nothing_else_is_packed(bundle_root: Pa
         os.utime(path, (1, 1))
     (bundle_root / "bundle" / "__pycache__").mkdir()
     (bundle_root / "bundle" / "__pycache__" / "x.pyc").write_bytes(b"x")
-    (bundle_root / "runs").mkdir()
-    (bundle_root / "runs" / "secret.png").write_bytes(b"x")
+    for name in ("runs/secret.png", "models/versions/model-0.pt", "configs/train.json.tmp"):
+        (bundle_root / name).parent.mkdir(exist_ok=True)
+        (bundle_root / name).write_bytes(b"x")
     second = write_package(bundle_root, tmp_path / "b")
     assert first.name == "breast_ultrasound_segmentation_classification_v0.1.0.zip"
     assert first.read_bytes() == second.read_bytes()
@@ -47,7 +49,9 @@ def test_equal_files_give_equal_bytes_and_nothing_else_is_packed(bundle_root: Pa
     inside = [name.partition("/")[2] for name in names]
     assert inside == list_files(bundle_root)
     assert {"configs/inference.json", "models/model.pt", "docs/README.md", "LICENSE"} <= set(inside)
-    assert {name.partition("/")[0] for name in inside} == {"LICENSE", "bundle", "configs", "docs", "models"}
+    folders = {name.partition("/")[0] for name in inside if "/" in name}
+    assert folders == {"bundle", "configs", "docs", "models", "scripts"}
+    assert {name for name in inside if "/" not in name} == {name for name in FILES if "/" not in name}
 
 
 def test_the_package_runs_where_nothing_else_is(bundle_root: Path, tmp_path: Path) -> None:
@@ -69,6 +73,28 @@ def test_missing_and_too_large_files_are_named(bundle_root: Path) -> None:
     (bundle_root / "models" / "model.pt").unlink()
     with pytest.raises(UserError, match="missing, but a zoo needs it"):
         list_files(bundle_root)
+
+
+def test_a_fresh_environment_gets_the_pins_alone_and_pytorch_first(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, int("monai==1" in command), "", "noise\nERROR: no monai==1")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    python = make_environment(metadata, tmp_path)
+    assert Path(python).parts[:-2] == tmp_path.parts
+    assert [words[1:3] for words in commands] == [["-m", "venv"], ["-m", "pip"], ["-m", "pip"]]
+    assert {words[0] for words in commands[1:]} == {python}
+    pins = [word for words in commands for word in words if "==" in word]
+    assert pins[0] == f"torch=={metadata['pytorch_version']}"
+    assert set(pins) == {line for line in (root / "requirements.txt").read_text().splitlines() if "==" in line}
+    with pytest.raises(UserError, match=r"no environment from the metadata's pins: ERROR: no monai==1$"):
+        make_environment({**metadata, "monai_version": "1"}, tmp_path)
 
 
 @pytest.mark.slow

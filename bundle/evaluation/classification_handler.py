@@ -21,6 +21,7 @@ from bundle.evaluation.classification import summarise_classification
 from bundle.evaluation.figures import plot_confusion, plot_reliability, plot_roc
 from bundle.evaluation.handler import refuse_another_split, to_csv
 from bundle.evaluation.report import write_classification_report
+from bundle.evaluation.scores import classification_scores
 from bundle.files import write_atomically, write_json
 from bundle.provenance import describe_run
 from bundle.transforms.lesion import quantise
@@ -69,7 +70,8 @@ class ClassificationEvaluation:
         """Register with an evaluator whose output ``pred`` is one logit per image."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        # Not COMPLETED: tracking takes the metrics at the end of the epoch, the only one.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
@@ -97,7 +99,7 @@ class ClassificationEvaluation:
                 crop = torch.as_tensor(item["image"])[0].float().cpu().numpy()
                 self.wrong.append((row, quantise(crop)))
 
-    def _write(self, _: Engine) -> None:
+    def _write(self, engine: Engine) -> None:
         synthetic, oracle = bool(self.datalist.get("synthetic")), self.datalist.get("masks") == "oracle"
         thresholds = {"default": HALF}
         for point in self.card.get("operating_points", []):
@@ -118,6 +120,7 @@ class ClassificationEvaluation:
                 "weights_sha256": self.card.get("sha256"),
             },
         }
+        engine.state.metrics |= classification_scores(metrics)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "metrics.json", metrics)
         write_atomically(self.folder / "per_image.csv", to_csv(self.rows))

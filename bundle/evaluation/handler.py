@@ -21,6 +21,7 @@ from ignite.engine import Engine, Events
 from bundle.errors import UserError
 from bundle.evaluation.figures import plot_dice_histogram, plot_examples
 from bundle.evaluation.report import write_report
+from bundle.evaluation.scores import segmentation_scores
 from bundle.evaluation.segmentation import measure_case, summarise
 from bundle.files import write_atomically, write_json
 from bundle.provenance import describe_run
@@ -67,7 +68,8 @@ class SegmentationEvaluation:
         """Register with an evaluator whose output ``pred`` is a probability map per image, inverted to native size."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._measure)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        # Not COMPLETED: tracking takes the metrics at the end of the epoch, the only one.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
@@ -115,6 +117,7 @@ class SegmentationEvaluation:
             "weights": card,
             "provenance": provenance,
         }
+        engine.state.metrics |= segmentation_scores(metrics)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "metrics.json", metrics)
         write_atomically(self.folder / "per_image.csv", to_csv(self.rows))

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bundle.errors import InputError, UserError
 from bundle.evaluation.evidence import kind_of, read_evidence, summarise_factorial
+from bundle.evaluation.metadata import render_metadata
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json, write_json
 
@@ -156,6 +157,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         before, _, rest = readme.read_text(encoding="utf-8").partition(README_BLOCK[0])
         _, _, after = rest.partition(README_BLOCK[1])
         pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
+    pages["../configs/metadata.json"] = render_metadata(root, _shipped(results), _shipped(classifications))
     return pages
 
 
@@ -178,6 +180,10 @@ def _summarise_seeds(classifications: Sequence[Mapping[str, Any]]) -> list[dict[
         for (name, masks), results in collected.items()
         if len(results) > 1
     ]
+
+
+def _shipped(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((result for result in results if result["shipped"]), None)
 
 
 def _is_classification(metrics: Mapping[str, Any]) -> bool:

@@ -10,11 +10,13 @@ from .finish_classifier import finish_classification
 from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
 from .run import claim_folder, run_training
+from .tracking import ListOutput
 
 __all__ = [
     "Checkpoint",
     "Consistency",
     "History",
+    "ListOutput",
     "MovingAverage",
     "PrepareBatch",
     "ProgressBar",

@@ -56,6 +56,7 @@ class Checkpoint:
         metric: name of the validation metric that picks the best epoch.
         higher_is_better: false for a loss.
         fingerprint: what must be equal for a run to be continued, such as the filters and the data's checksum.
+        resume: false to begin afresh, over what the folder holds: in a federation the weights come from the server.
 
     Attributes:
         stop_signal: set to a signal's number, it makes the run save and leave after its current iteration.
@@ -70,6 +71,7 @@ class Checkpoint:
         metric: str = "val_mean_dice",
         higher_is_better: bool = True,
         fingerprint: Mapping[str, Any] | None = None,
+        resume: bool = True,
     ) -> None:
         self.folder = Path(output_dir)
         self.evaluator = evaluator
@@ -83,7 +85,7 @@ class Checkpoint:
         self.stop_signal: int | None = None
         self._validated = False
         self._last_is_whole = False
-        self._resumed = False
+        self._resumed = not resume
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -104,10 +106,10 @@ class Checkpoint:
             UserError: the folder holds a run of other settings, no checkpoint in it is whole, its best weights are
                 damaged, or the processes see different folders.
         """
+        make_folder(self.folder)
         if self._resumed:
             return
         self._resumed = True
-        make_folder(self.folder)
         self._require_one_folder()
         name, saved = self._newest()
         if idist.get_rank() == 0:
@@ -260,18 +262,19 @@ class MovingAverage(EMAHandler):
     """ignite's moving average of the weights, with a state for `Checkpoint`, that begins where its network begins.
 
     ignite counts the iterations of the momentum's warm-up from the start of the process, so that a resumed run would
-    begin it anew and forget the average that it has. And it copies the network when it is made, before a handler such
-    as MONAI's CheckpointLoader gives that its pretrained weights: a short run would average them with random ones.
+    begin it anew and forget the average that it has.
+
+    The average begins at the weights that the network has when the training starts, not when it was built: tools load
+    weights in between, and a federation brings new ones for every round.
     """
 
     def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
         """Register with a trainer, after what loads pretrained weights and before the checkpoint that resumes."""
-        engine.add_event_handler(Events.STARTED, self._begin_at_the_network)
+        engine.add_event_handler(Events.STARTED, self._begin)
         super().attach(engine, *args, **kwargs)
 
-    def _begin_at_the_network(self, engine: Engine) -> None:
-        if not engine.state.iteration:  # a trainer that runs once more goes on with the average that it has
-            self.ema_model.load_state_dict(self.model.state_dict())
+    def _begin(self) -> None:
+        self.ema_model.load_state_dict(_without_ddp(self.model).state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged network and the iterations of the warm-up."""

@@ -51,7 +51,9 @@ class LoadUltrasoundd(MapTransform):
 
 
 class LoadLesionMaskd(MapTransform):
-    """Read a mask file, or several merged by OR, as a tensor (1, H, W) float32 of 0 and 1.
+    """Read a mask file, or several merged by OR, as a MetaTensor (1, H, W) float32 of 0 and 1.
+
+    ``meta["filename_or_obj"]`` is the first file: MONAI's data statistics want a name.
 
     A mask is brought to the size of the whole frame, see `merge_masks`, and cut to the region that its image was
     loaded from.
@@ -76,8 +78,10 @@ class LoadLesionMaskd(MapTransform):
         whole = meta.get(FRAME_SHAPE, image.shape[-2:] if isinstance(image, torch.Tensor) else None)
         shape = None if whole is None else tuple(int(side) for side in whole)
         for key in self.key_iterator(out):
-            mask = merge_masks(out[key], meta.get("filename_or_obj"), shape).astype(np.float32)[None]
-            out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta)))
+            paths = out[key]
+            first = os.fspath(paths if isinstance(paths, (str, os.PathLike)) else paths[0])
+            mask = merge_masks(paths, meta.get("filename_or_obj"), shape).astype(np.float32)[None]
+            out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta)), meta={"filename_or_obj": first})
         return out
 
 

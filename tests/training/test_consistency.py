@@ -93,7 +93,7 @@ def test_a_run_learns_from_unlabelled_images_and_never_opens_their_masks(
 
     words = ["training", "--config_file", OVERLAY, "--dataset_dir", small_phantom, "--split", split]
     words += ["--prepared_dir", tmp_path / "prepared", "--filters", "[4,8]", "--spatial_size", "[32,48]"]
-    words += ["--max_epochs", 2, "--batch_size", 2, "--val_interval", 1]
+    words += ["--max_epochs", 2, "--batch_size", 2, "--val_interval", 1, "--confidence", "0.5"]
     ended = run_bundle(*words, "--output_dir", tmp_path / "run")
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-6000:]
     alone = run_bundle(*words, "--consistency_weight", "0.0", "--output_dir", tmp_path / "alone")

@@ -194,6 +194,15 @@ def test_pydicom_says_nothing_on_the_side(
     assert not logging.getLogger("pydicom").disabled
 
 
+def test_a_headers_own_words_can_not_break_the_line_or_the_terminal(tmp_path: Path) -> None:
+    path = save(ultrasound(GREY, Modality="MODALITY"), tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"MODALITY", b"\x1b[2J\nX\rY"))
+    with pytest.raises(InputError) as caught:
+        read_image(path)
+    assert str(caught.value).isprintable()
+    assert "modality is ?[2J X Y" in str(caught.value)
+
+
 def test_the_header_comes_without_pixels_and_checked(tmp_path: Path) -> None:
     header = read_header(save(ultrasound(GREY), tmp_path / "a.dcm"))
     assert (header.PatientID, header.Rows, header.Columns) == ("P-0001", 40, 60)

@@ -69,12 +69,15 @@ def test_lossy_jpeg_comes_close(tmp_path: Path, photometric: str) -> None:
     assert np.abs(_read(tmp_path, smooth, photometric, JPEGBaseline8Bit).pixels - smooth).max() <= 4
 
 
-def test_lossless_jpeg_is_exact(tmp_path: Path) -> None:
-    dataset = ultrasound(GREY)
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+def test_lossless_jpeg_is_exact(tmp_path: Path, photometric: str) -> None:
+    pixels = GREY if photometric == "MONOCHROME2" else np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
+    plain = save(ultrasound(pixels, photometric), tmp_path / "plain.dcm")
+    dataset = ultrasound(pixels, photometric)
     dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-    dataset.PixelData = encapsulate([lossless_jpeg(GREY)])
+    dataset.PixelData = encapsulate([lossless_jpeg(pixels)])
     dataset["PixelData"].VR = "OB"
-    np.testing.assert_array_equal(read_image(save(dataset, tmp_path / "a.dcm")).pixels, GREY)
+    np.testing.assert_array_equal(read_image(save(dataset, tmp_path / "a.dcm")).pixels, read_image(plain).pixels)
 
 
 def test_a_window_maps_its_range_to_black_and_white(tmp_path: Path) -> None:

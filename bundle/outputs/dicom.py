@@ -20,6 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle import __version__
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
+from bundle.readers.dicom import LIBRARY_LOCK
 
 MANUFACTURER = "Breast ultrasound bundle developers"
 MODEL_NAME = "Breast ultrasound segmentation and classification"
@@ -35,6 +36,9 @@ _IDENTITY = (
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Type 1 and 2 of the modules Patient and General Study: without them an archive cannot file an object."""
+
+_RETIRED = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
+"""Forerunners of the two classes of ultrasound images."""
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _FORMS = {
@@ -79,6 +83,17 @@ def source_of(header: Dataset, name: str | os.PathLike[str]) -> Dataset:
         source.file_meta = FileMetaDataset()
         source.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return source
+
+
+def refuse_retired(source: Dataset, name: str | os.PathLike[str]) -> None:
+    """Refuse a source of a class that highdicom has no tables for.
+
+    Raises:
+        InputError: it is one.
+    """
+    if source.SOPClassUID in _RETIRED:
+        reason = "its retired class of ultrasound images is unknown to highdicom"
+        raise InputError(name, reason, "write sc, which needs no tables, or other outputs")
 
 
 def _clean(keyword: str, value: Any) -> str:
@@ -167,11 +182,14 @@ def building(kind: str, name: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def quiet_dicom() -> Iterator[None]:
-    """Keep the libraries' complaints off the terminal while they work: these quote values of the header."""
+    """Keep the libraries' complaints off the terminal while they work: these quote values of the header.
+
+    One thread at a time, readers included.
+    """
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [logger.level for logger in loggers]
     mode = pydicom.config.settings.reading_validation_mode
-    with warnings.catch_warnings():
+    with LIBRARY_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

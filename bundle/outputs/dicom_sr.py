@@ -26,6 +26,7 @@ from bundle.outputs.dicom import (
     building,
     instance_arguments,
     load_highdicom,
+    refuse_retired,
     source_of,
 )
 
@@ -61,6 +62,7 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
     """
     sr, schemes = load_highdicom("highdicom.sr"), load_highdicom("highdicom.coding_schemes")
     source = source_of(header, name)
+    refuse_retired(source, name)
     frames = source.get("NumberOfFrames", 1)
     if not 0 <= (finding.frame or 0) < frames:
         raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")
@@ -159,7 +161,7 @@ def trace_outline(mask: np.ndarray) -> np.ndarray:
     """
     # The frame of one pixel closes the border of a lesion that the image cuts; its offset and the centre's add to -0.5.
     framed = np.pad(mask, 1).astype(np.float32)
-    borders = contourpy.contour_generator(z=framed).lines(0.5)
+    borders: list[Any] = list(contourpy.contour_generator(z=framed).lines(0.5))
     outer = max(borders, key=lambda points: float(np.ptp(points, axis=0).prod()))
     kept = cv2.approxPolyDP(outer[:-1].astype(np.float32)[:, None], _TOLERANCE, closed=True)[:, 0].astype(np.float64)
     height, width = mask.shape

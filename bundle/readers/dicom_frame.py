@@ -29,13 +29,14 @@ _JPEG = "1.2.840.10008.1.2.4."
 PLUGINS = {
     _RLE: "pydicom",
     **{_JPEG + kind: "pillow" for kind in ("50", "51")},
-    **{_JPEG + kind: "gdcm" for kind in ("57", "70", "80", "81")},
+    **{_JPEG + kind: "pyjpegls" for kind in ("80", "81")},
     **{_JPEG + kind: "pylibjpeg" for kind in ("90", "91", "201", "202", "203")},
 }
-"""Transfer syntax -> pydicom's name of the decoder: RLE, JPEG baseline, lossless and LS, JPEG 2000 and HTJ2K.
+"""Transfer syntax -> pydicom's name of the decoder: RLE, JPEG baseline and LS, JPEG 2000 and HTJ2K."""
 
-pyjpegls reads JPEG-LS too, but was seen to spend three seconds on a damaged stream of 200 bytes.
-"""
+LOSSLESS = {_JPEG + kind for kind in ("57", "70")}
+"""JPEG lossless, which Pillow decodes without pydicom. GDCM does too, but it ends the process at a damaged stream."""
+
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -57,7 +58,7 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
         InputError: a syntax or kind of pixels that is not read, or less data than the header claims.
     """
     syntax = str(header.file_meta.TransferSyntaxUID)
-    if syntax not in NATIVE and syntax not in PLUGINS:
+    if syntax not in NATIVE and syntax not in PLUGINS and syntax not in LOSSLESS:
         raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
     _check_kind(path, header)
     if header.PhotometricInterpretation == "PALETTE COLOR":
@@ -66,13 +67,15 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
     frames = whole(header.get("NumberOfFrames") or 1, 1)
     if syntax in NATIVE:
         check_present(path, content, length, _raw_bytes(header) * frames)
-    if has_decoders():
+    if syntax in LOSSLESS:
+        values, photometric = _decode_lossless(path, header, _encoded_frame(path, header, content, number, syntax))
+    elif has_decoders():
         values, photometric = _decode(path, header, content, number, vr)
     elif syntax in NATIVE:
         content.seek(number * _raw_bytes(header), io.SEEK_CUR)
         values, photometric = decode_alone(path, header, content.read(_raw_bytes(header)), syntax)
     else:
-        values, photometric = decode_alone(path, header, _checked_frame(path, header, content, number, syntax), syntax)
+        values, photometric = decode_alone(path, header, _encoded_frame(path, header, content, number, syntax), syntax)
     expected = (whole(header.Rows, 0), whole(header.Columns, 0))
     if values.shape[:2] != expected:
         raise InputError(path, f"decodes to {values.shape}, but its header says {expected}", REPLACE)
@@ -93,7 +96,7 @@ def _decode(path: str, header: Dataset, content: BinaryIO, number: int, vr: str)
     if syntax in NATIVE:
         values, found = decoder.as_array(content, index=number, **options)
     else:
-        encoded = encapsulate([_checked_frame(path, header, content, number, syntax)])
+        encoded = encapsulate([_encoded_frame(path, header, content, number, syntax)])
         options["number_of_frames"] = 1
         values, found = decoder.as_array(encoded, index=0, decoding_plugin=PLUGINS[syntax], **options)
     return values, str(found["photometric_interpretation"])
@@ -156,7 +159,7 @@ def check_present(path: str, content: BinaryIO, length: int, expected: int) -> N
         raise InputError(path, f"holds {present} bytes of pixels where its header claims {expected}", REPLACE)
 
 
-def _checked_frame(path: str, header: Dataset, content: BinaryIO, number: int, syntax: str) -> bytes:
+def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, syntax: str) -> bytes:
     """Take one compressed frame out of the file and check it."""
     offsets = (header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths"))
     frames = whole(header.get("NumberOfFrames") or 1, 1)
@@ -178,6 +181,18 @@ def _checked_frame(path: str, header: Dataset, content: BinaryIO, number: int, s
             reason = f"frame {number} states {stated} where the header says {expected[0]}×{expected[1]}"
             raise InputError(path, reason, REPLACE)
     return frame
+
+
+def _decode_lossless(path: str, header: Dataset, frame: bytes) -> tuple[np.ndarray, str]:
+    photometric = str(header.PhotometricInterpretation)
+    if whole(header.BitsAllocated, 0) != 8 or photometric.startswith("YBR"):
+        raise _unread(
+            path, f"is JPEG lossless of {header.BitsAllocated} bits, {photometric}; 8 bits, not YBR, are read"
+        )
+    with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+        if image.mode != ("RGB" if photometric == "RGB" else "L"):
+            raise InputError(path, f"its JPEG stream is {image.mode} where its header says {photometric}", REPLACE)
+        return np.array(image), photometric
 
 
 def _stated_size(frame: bytes) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from bundle.errors import InputError
 
 from .dicom import MAX_FRAMES, open_or_refuse
 from .image import mask_of, scale_unknown_range, to_grey
-from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame
+from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame, plain
 
 MAX_NIFTI_BYTES = 400_000_000
 """Of the uncompressed content, by the header: to reach a slice, all before it is inflated and dropped."""
@@ -109,7 +109,7 @@ def _opened(path: str) -> Iterator[tuple[Any, BinaryIO]]:
             raise
         except Exception as error:
             # nibabel, gzip and zlib have errors of their own, and a damaged header leads to any other.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = plain(str(error)) or type(error).__name__
             raise InputError(path, f"is no readable NIfTI file ({reason})", REPLACE) from error
 
 

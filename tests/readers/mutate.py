@@ -35,7 +35,7 @@ from pydicom.uid import (
 from bundle.errors import InputError
 from bundle.readers import count_frames, read_image, read_mask
 
-DECODERS = ("pydicom", "pillow", "nibabel", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm")
+DECODERS = ("pydicom", "pillow", "nibabel", "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls")
 LONGEST_SECONDS = 10.0
 LARGEST_MB = 1000.0
 _GREY = (np.add.outer(np.arange(34) * 5, np.arange(40) * 3) % 256).astype(np.uint8)
@@ -109,7 +109,7 @@ def attack(seeds: list[bytes], count: int, folder: Path, start: int = 0) -> dict
     """Read so many damaged files with every entry of the readers; a break of a promise raises.
 
     Returns:
-        how many were read and refused, by reason, the slowest in seconds, and the process's peak memory in MB.
+        how many were read and refused, the slowest in seconds of processor time, the peak memory of the process in MB.
 
     Raises:
         AssertionError: anything but an `InputError` came out, or a file took longer than the limit.
@@ -122,7 +122,7 @@ def attack(seeds: list[bytes], count: int, folder: Path, start: int = 0) -> dict
         dice = random.Random(number)
         path.write_bytes(damage(seeds[number % len(seeds)], dice))
         entry = entries[0] if dice.random() < 0.7 else dice.choice(entries[1:])
-        began = time.perf_counter()
+        began = time.process_time()  # of this process: the machine may be busy with others
         try:
             entry(path)
             outcomes["read"] += 1
@@ -132,11 +132,11 @@ def attack(seeds: list[bytes], count: int, folder: Path, start: int = 0) -> dict
             outcomes["refused"] += 1
         except Exception as error:
             raise AssertionError(f"file {number}: {type(error).__name__}: {error}") from error
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
         if slowest > LONGEST_SECONDS:
             raise AssertionError(f"file {number}: took {slowest:.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"files": count, **outcomes, "slowest_seconds": round(slowest, 3), "peak_memory_mb": round(peak)}
+    return {"files": count, **outcomes, "slowest_cpu_seconds": round(slowest, 3), "peak_memory_mb": round(peak)}
 
 
 def main(argv: list[str]) -> int:

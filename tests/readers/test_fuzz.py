@@ -20,5 +20,5 @@ def test_damaged_files_are_read_or_refused(make_seeds: object, count: int, tmp_p
 @pytest.mark.parametrize(("make_seeds", "count"), [(dicom_seeds, 20_000), (picture_seeds, 5_000)])
 def test_twenty_thousand_damaged_files_are_read_or_refused(make_seeds: object, count: int, tmp_path: Path) -> None:
     result = attack(make_seeds(tmp_path), count, tmp_path, start=500)  # type: ignore[operator]
-    assert result["slowest_seconds"] < LONGEST_SECONDS
+    assert result["slowest_cpu_seconds"] < LONGEST_SECONDS
     assert result["peak_memory_mb"] < LARGEST_MB

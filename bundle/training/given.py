@@ -95,7 +95,7 @@ def classifier_datalist_of(given: Records | None, segmenter: PathLike | None, **
 def validation_dataset(data: Records, transform: Callable[..., Any], training: Dataset, **options: Any) -> Dataset:
     """The dataset to validate on: of its own records, or the training images where a tool left none for it.
 
-    MONAI Label splits off a fifth, rounded down: of four labelled images none.
+    MONAI Label splits off a fifth: of one or two labelled images none.
 
     Args:
         data: records, possibly none.

@@ -65,4 +65,5 @@ def _affine_of(path: str) -> np.ndarray:
         return PICTURE_AFFINE
     import nibabel
 
-    return np.asarray(nibabel.load(path).affine, dtype=np.float64)
+    image: Any = nibabel.load(path)
+    return np.asarray(image.affine, dtype=np.float64)

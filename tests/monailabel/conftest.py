@@ -3,27 +3,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from label_server import Server, write_dicom
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 STOCK_MODEL = "breast_ultrasound_segmentation_classification"
-EXTENSIONS = ["*.png", "*.jpg", "*.nii.gz", "*.dcm"]
-START_SECONDS, TASK_SECONDS = 120.0, 240.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,112 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.monailabel)
 
 
-class Server:
-    """A server in a process group of its own, so that trainings end with it.
-
-    Args:
-        app: folder of the app.
-        studies: folder of images, or address of a DICOMweb server.
-        folder: gets ``server.log``.
-        conf: name and value pairs.
-        environment: further variables.
-    """
-
-    def __init__(self, app: Path, studies: object, folder: Path, conf: dict[str, str], **environment: str) -> None:
-        import requests
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        words = [word for pair in conf.items() for word in ("--conf", *pair)]
-        command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", app, "--studies", studies]
-        command += ["--host", "127.0.0.1", "--port", port, *words]
-        paths = [] if _torchvision_fits() else [str(Path(__file__).parent / "shim")]
-        self.log, self.session = folder / "server.log", requests.Session()
-        self.url = f"http://127.0.0.1:{port}"
-        settings = {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "OMP_NUM_THREADS": "1",
-            "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
-            "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps(EXTENSIONS),
-        }
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=folder,
-                env={**os.environ, **settings, **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._wait()
-
-    def _wait(self) -> None:
-        import requests
-
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if self.session.get(f"{self.url}/info/", timeout=10).ok:
-                    return
-            except requests.ConnectionError:
-                time.sleep(0.3)
-        self.stop()
-        raise AssertionError(f"the server did not start:\n{self.log.read_text()[-3000:]}")
-
-    def stop(self) -> None:
-        """End the server and what it started; a training survives its server's own end."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, number)
-                self.process.wait(timeout=10)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-
-    def call(self, method: str, path: str, status: int = 200, **arguments: Any) -> Any:
-        """Send a request; return the response, whose status must be the expected one."""
-        response = self.session.request(method, self.url + path, timeout=TASK_SECONDS, **arguments)
-        assert response.status_code == status, f"{path}: {response.text[:500]}\n{self.log.read_text()[-2000:]}"
-        return response
-
-    def mask(self, model: str, image: str, folder: Path, extension: str | None = None) -> Path:
-        """Ask for a mask and save it as a client does, under the name that the server gives."""
-        params = {"result_extension": extension, "result_dtype": "uint8"} if extension else {}
-        path = f"/infer/{model}?output=image"
-        response = self.call("POST", path, params={"image": image}, data={"params": json.dumps(params)})
-        name = response.headers["content-disposition"].split("filename=")[-1].strip('"')
-        file = folder / name
-        file.write_bytes(response.content)
-        return file
-
-    def train(self, model: str, **params: Any) -> dict[str, Any]:
-        """Train in the background and wait for the end; return the task."""
-        self.call("POST", f"/train/{model}", json=params)
-        deadline = time.monotonic() + TASK_SECONDS
-        while time.monotonic() < deadline:
-            task = self.call("GET", "/train/").json()
-            if task["status"] not in ("SUBMITTED", "RUNNING"):
-                return task
-            time.sleep(0.5)
-        raise AssertionError(f"the training did not end:\n{self.log.read_text()[-3000:]}")
-
-
-@cache
-def _torchvision_fits() -> bool:
-    """Whether torchvision's build is one for this torch; MONAI Label imports it."""
-    done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, check=False)
-    return done.returncode == 0
-
-
 @pytest.fixture(scope="session")
 def copy_bundle() -> Callable[[Path], Path]:
     """Copy what the bundle needs to run: trainings publish into it."""
 
     def copy(folder: Path) -> Path:
+        left_out = shutil.ignore_patterns("__pycache__", "versions", "logs")
         for name in ("bundle", "configs", "models", "scripts"):
-            shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "versions", "logs")
-            )
+            shutil.copytree(ROOT / name, folder / name, ignore=left_out)
         return folder
 
     return copy
@@ -182,41 +75,21 @@ def make_studies(phantom: Path) -> Callable[[Path], Path]:
     return make
 
 
-def write_dicom(pixels: np.ndarray, path: Path, spacing: tuple[float, float] = (0.1, 0.2)) -> None:
-    """Write a single-frame ultrasound image (H, W) uint8 as scanners do; no patient is in it."""
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UltrasoundImageStorage, generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = UltrasoundImageStorage, meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
-    dataset.PatientName, dataset.PatientID, dataset.Modality = "Phantom", "phantom", "US"
-    dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyDate = dataset.StudyTime = ""
-    dataset.AccessionNumber = dataset.StudyID = dataset.ReferringPhysicianName = ""
-    dataset.SeriesNumber = dataset.InstanceNumber = 1
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PixelSpacing = list(spacing)
-    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
-    dataset["PixelData"].VR = "OB"
-    dataset.is_little_endian, dataset.is_implicit_VR = True, False
-    pydicom.dcmwrite(path, dataset, write_like_original=False)
+@pytest.fixture(scope="session")
+def environment() -> None:
+    """Skip where MONAI Label is not installed."""
+    # Not "monailabel": this folder of tests would be found by that name.
+    pytest.importorskip("monailabel.config", reason="MONAI Label has an environment of its own: make test-monailabel")
 
 
 @pytest.fixture(scope="module")
 def own(
+    environment: None,
     tmp_path_factory: pytest.TempPathFactory,
     copy_bundle: Callable[[Path], Path],
     make_studies: Callable[[Path], Path],
 ) -> Iterator[tuple[Server, Path, Path]]:
     """The bundle's own app: server, root of the copied bundle, studies."""
-    pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-monailabel")
     folder = tmp_path_factory.mktemp("own")
     root, studies = copy_bundle(folder / "bundle"), make_studies(folder / "studies")
     server = Server(root / "scripts" / "monailabel_app", studies, folder, {})
@@ -226,12 +99,12 @@ def own(
 
 @pytest.fixture(scope="module")
 def stock(
+    environment: None,
     tmp_path_factory: pytest.TempPathFactory,
     copy_bundle: Callable[[Path], Path],
     make_studies: Callable[[Path], Path],
 ) -> Iterator[tuple[Server, Path, Path]]:
     """MONAI Label's own app `monaibundle` with the bundle in its model folder: server, root of the bundle, studies."""
-    pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-monailabel")
     folder = tmp_path_factory.mktemp("stock")
     # What `monailabel apps --download` does.
     shutil.copytree(Path(sys.prefix) / "monailabel" / "sample-apps" / "monaibundle", folder / "monaibundle")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Server, write_dicom
+from label_server import Server, write_dicom
 from PIL import Image
 
 from bundle.predictor import Predictor
@@ -66,9 +66,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_an_ultrasound_series_of_an_archive_is_segmented(
-    archive: str, phantom: Path, copy_bundle: Callable[[Path], Path], tmp_path: Path
+    environment: None, archive: str, phantom: Path, copy_bundle: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-monailabel")
     import requests
     import SimpleITK
 

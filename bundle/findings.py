@@ -195,6 +195,8 @@ def _warnings(
         found.append("it is not known which segmenter made the probability map")
     elif card.get("segmenter_sha256") and segmenter_card.get("sha256") not in card["segmenter_sha256"]:
         found.append("the classifier was trained on the masks of another segmenter")
+    if card.get("unverified") or segmenter_card.get("unverified"):
+        found.append("UNVERIFIED: the weights are not those that their card describes")
     if card.get("masks") == "oracle":
         found.append("ORACLE: the classifier was trained on ground-truth masks, which no new image has")
     if card.get("synthetic") or segmenter_card.get("synthetic"):

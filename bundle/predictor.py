@@ -40,6 +40,8 @@ class Predictor:
         device: where to run; by default a GPU where there is one.
         amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
         explain: also say where the evidence for malignancy is, as ``finding.explanation``.
+        allow_unverified: use weights that differ from the sha256 on their card; every finding then says so. The card
+            itself is needed all the same, since it holds the settings.
 
     Raises:
         UserError: a file is missing, differs from the sha256 on its card, or is of another network; or the device
@@ -53,6 +55,7 @@ class Predictor:
         device: torch.device | str | None = None,
         amp: bool | None = None,
         explain: bool = False,
+        allow_unverified: bool = False,
     ) -> None:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         card = require_card(segmenter, SEGMENTER_KEYS)
@@ -62,11 +65,11 @@ class Predictor:
             context=card["context"],
             standardize=card["standardize"],
         )
-        load_weights(self.segmenter, segmenter)
+        card = load_weights(self.segmenter, segmenter, allow_unverified)
         self.segmenter.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
         network = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
-        load_weights(network, classifier)
+        classifier_card = load_weights(network, classifier, allow_unverified)
         network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
         self.classifier = ClassifyLesiond(
@@ -85,9 +88,10 @@ class Predictor:
         device: torch.device | str | None = None,
         amp: bool | None = None,
         explain: bool = False,
+        allow_unverified: bool = False,
     ) -> Predictor:
         """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder."""
-        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp, explain)
+        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp, explain, allow_unverified)
 
     @torch.no_grad()
     def segment(self, pixels: np.ndarray) -> np.ndarray:

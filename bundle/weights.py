@@ -135,8 +135,16 @@ def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, An
     return {name: card.get(name, value) for name, value in defaults.items()}
 
 
-def load_weights(network: torch.nn.Module, weights: str | os.PathLike[str]) -> dict[str, Any]:
+def load_weights(
+    network: torch.nn.Module, weights: str | os.PathLike[str], allow_unverified: bool = False
+) -> dict[str, Any]:
     """Load a weights file into a network, strictly, after its sha256 was compared with its card.
+
+    Args:
+        network: gets the weights.
+        weights: the file.
+        allow_unverified: load a file that is not the one of its card all the same; the card that is returned then has
+            the file's own sha256, and ``unverified``. Nothing of a file is executed either way.
 
     Returns:
         the card, empty if there is none.
@@ -145,10 +153,13 @@ def load_weights(network: torch.nn.Module, weights: str | os.PathLike[str]) -> d
         UserError: the file is missing or damaged, differs from its card, or belongs to another network.
     """
     card = read_card(weights)
-    if card and Path(weights).exists() and card.get("sha256") != sha256_of(weights):
-        raise UserError(
-            f"{weights}: its sha256 is not the one in {card_path(weights).name}; restore both files from one source"
-        )
+    if card and Path(weights).exists() and card.get("sha256") != (found := sha256_of(weights)):
+        if not allow_unverified:
+            raise UserError(
+                f"{weights}: its sha256 is not the one in {card_path(weights).name}; restore both files from one source"
+            )
+        logger.warning("%s is not the file that its card describes; it is used because that was allowed", weights)
+        card = {**card, "sha256": found, "unverified": True}
     state = load_tensors(weights)
     try:
         network.load_state_dict(state)

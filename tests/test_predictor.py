@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from bundle.errors import InputError, UserError
+from bundle.files import sha256_of
 from bundle.findings import NO_LESION
 from bundle.networks import SegNet
 from bundle.predictor import Predictor
@@ -111,6 +112,19 @@ def test_damaged_weights_are_refused_by_their_sha256_before_they_are_read(models
     weights.write_bytes(b"not even a weights file")
     with pytest.raises(UserError, match=rf"{name}\.pt: its sha256 is not the one in {name}\.json"):
         Predictor.from_folder(models, "cpu")
+
+
+@pytest.mark.parametrize("name", ["model", "model_classifier"])
+def test_unverified_weights_run_only_when_allowed_and_every_finding_says_so(
+    models: Path, name: str, image: Path
+) -> None:
+    _change_card(models / f"{name}.json", sha256="0" * 64)
+    finding = Predictor.from_folder(models, "cpu", allow_unverified=True).predict(image)
+    assert any("UNVERIFIED" in warning for warning in finding.warnings)
+    assert sha256_of(models / f"{name}.pt") in finding.models.values()
+    (models / f"{name}.json").unlink()
+    with pytest.raises(UserError, match="no card"):
+        Predictor.from_folder(models, "cpu", allow_unverified=True)
 
 
 @pytest.mark.parametrize("name", ["model", "model_classifier"])

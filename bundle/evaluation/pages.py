@@ -18,7 +18,7 @@ from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json, write_json
 
 PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "evidence.md": "evidence.md.j2"}
-BENCHMARK, DUPLICATES = "benchmark_training", "benchmark_duplicates"
+BENCHMARK, DUPLICATES, FUZZ = "benchmark_training", "benchmark_duplicates", "fuzz"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
@@ -96,7 +96,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     results, classifications, benchmark = [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
-        if kind_of(content) or file.stem == DUPLICATES:
+        if kind_of(content) or file.stem in (DUPLICATES, FUZZ):
             continue
         if file.stem == BENCHMARK:
             _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")

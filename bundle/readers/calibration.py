@@ -108,7 +108,7 @@ def _spacing(item: Dataset, header: Dataset) -> tuple[tuple[float, float] | None
 def _pixel_spacing(header: Dataset) -> tuple[float, float] | None:
     values = header.get("PixelSpacing")
     try:
-        row, column = (float(value) for value in values)  # type: ignore[union-attr]
+        row, column = (float(value) for value in values)
     except (TypeError, ValueError):
         return None
     return (row, column) if _plausible(row) and _plausible(column) else None

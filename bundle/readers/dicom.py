@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundle.errors import InputError
 
-from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, check_file
+from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, check_file, plain
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -107,13 +107,13 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[Dataset, BinaryIO]]:
         try:
             content = _inflated(name, file)
             yield _parse(name, content), content
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(error.path, plain(error.reason), error.mend) from error
         except ImportError as error:
             raise InputError(path, f"needs a package that is missing ({error})", "install requirements.txt") from error
         except Exception as error:
             # pydicom and the decoders raise whatever a damaged element led them to, RecursionError and MemoryError too.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = plain(str(error)) or type(error).__name__
             raise InputError(path, f"is no readable DICOM file ({reason})", REPLACE) from error
         finally:
             log.disabled = was_disabled

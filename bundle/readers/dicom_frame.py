@@ -28,11 +28,14 @@ _JPEG = "1.2.840.10008.1.2.4."
 PLUGINS = {
     _RLE: "pydicom",
     **{_JPEG + kind: "pillow" for kind in ("50", "51")},
-    **{_JPEG + kind: "gdcm" for kind in ("57", "70")},
     **{_JPEG + kind: "pyjpegls" for kind in ("80", "81")},
     **{_JPEG + kind: "pylibjpeg" for kind in ("90", "91", "201", "202", "203")},
 }
-"""Transfer syntax -> pydicom's name of the decoder: baseline, lossless, JPEG-LS, JPEG 2000 and HTJ2K."""
+"""Transfer syntax -> pydicom's name of the decoder: RLE, JPEG baseline and LS, JPEG 2000 and HTJ2K."""
+
+LOSSLESS = {_JPEG + kind for kind in ("57", "70")}
+"""JPEG lossless, which Pillow decodes without pydicom. GDCM does too, but it ends the process at a damaged stream."""
+
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -53,11 +56,12 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
     Raises:
         InputError: a syntax or kind of pixels that is not read, or less data than the header claims.
     """
+    from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 
     syntax = str(header.file_meta.TransferSyntaxUID)
-    if syntax not in NATIVE and syntax not in PLUGINS:
+    if syntax not in NATIVE and syntax not in PLUGINS and syntax not in LOSSLESS:
         raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
     _check_kind(path, header)
     if header.PhotometricInterpretation == "PALETTE COLOR":
@@ -71,8 +75,10 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
     if syntax in NATIVE:
         check_present(path, content, length, _raw_bytes(header) * whole(header.get("NumberOfFrames") or 1, 1))
         values, found = decoder.as_array(content, index=number, **options)
+    elif syntax in LOSSLESS:
+        values, found = _decode_lossless(path, header, _encoded_frame(path, header, content, number, syntax))
     else:
-        encoded = _encoded_frame(path, header, content, number, syntax)
+        encoded = encapsulate([_encoded_frame(path, header, content, number, syntax)])
         options["number_of_frames"] = 1
         values, found = decoder.as_array(encoded, index=0, decoding_plugin=PLUGINS[syntax], **options)
     expected = (whole(header.Rows, 0), whole(header.Columns, 0))
@@ -139,8 +145,8 @@ def check_present(path: str, content: BinaryIO, length: int, expected: int) -> N
 
 
 def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, syntax: str) -> bytes:
-    """Take one compressed frame out of the file, check it and wrap it alone."""
-    from pydicom.encaps import encapsulate, get_frame
+    """Take one compressed frame out of the file and check it."""
+    from pydicom.encaps import get_frame
 
     offsets = (header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths"))
     frames = whole(header.get("NumberOfFrames") or 1, 1)
@@ -156,7 +162,19 @@ def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, s
             stated = "no size" if size is None else f"{size[0]}×{size[1]} pixels"
             reason = f"frame {number} states {stated} where the header says {expected[0]}×{expected[1]}"
             raise InputError(path, reason, REPLACE)
-    return encapsulate([frame])
+    return frame
+
+
+def _decode_lossless(path: str, header: Dataset, frame: bytes) -> tuple[np.ndarray, dict[str, str]]:
+    photometric = str(header.PhotometricInterpretation)
+    if whole(header.BitsAllocated, 0) != 8 or photometric.startswith("YBR"):
+        raise _unread(
+            path, f"is JPEG lossless of {header.BitsAllocated} bits, {photometric}; 8 bits, not YBR, are read"
+        )
+    with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+        if image.mode != ("RGB" if photometric == "RGB" else "L"):
+            raise InputError(path, f"its JPEG stream is {image.mode} where its header says {photometric}", REPLACE)
+        return np.array(image), {"photometric_interpretation": photometric}
 
 
 def _stated_size(frame: bytes) -> tuple[int, int] | None:

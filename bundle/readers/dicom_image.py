@@ -13,7 +13,7 @@ from .calibration import read_calibration
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
 from .dicom_frame import decode_frame
 from .image import to_grey
-from .ultrasound import UltrasoundImage, choose_frame
+from .ultrasound import UltrasoundImage, choose_frame, plain
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -52,7 +52,7 @@ def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
     return UltrasoundImage(
         np.ascontiguousarray(grey, dtype=np.float32),
         calibration.spacing_mm,
-        (*notes, *doubts),
+        tuple(plain(note) for note in (*notes, *doubts)),
         calibration.region,
         None if frames == 1 else number,
         frames,

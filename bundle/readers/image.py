@@ -8,6 +8,7 @@ file in its errors; every image and mask of the bundle is therefore read here.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,9 @@ COLOUR_DIFFERENCE = 16
 
 EMPTY_JPEG_MASK = 64
 """A JPEG mask that stays below this is black with compression noise: nothing in it is a lesion."""
+
+# Every damaged tag would be a line on the screen.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC_INTERPRETATION = 262
@@ -176,15 +180,15 @@ def _check_before_decoding(path: str, image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    warnings: list[str] = []
+    notes: list[str] = []
     try:
         upright = ImageOps.exif_transpose(image)
     except Exception as error:
         # A damaged EXIF block says nothing of the pixels, which decoded well.
         upright = image.copy()
-        warnings.append(f"the EXIF block is damaged ({error}): the image is taken as it is stored")
+        notes.append(f"the EXIF block is damaged ({error}): the image is taken as it is stored")
     upright.format = image.format
-    return upright, warnings
+    return upright, notes
 
 
 def scale_unknown_range(path: str, values: np.ndarray) -> np.ndarray:

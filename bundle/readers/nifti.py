@@ -21,7 +21,7 @@ from bundle.errors import InputError
 
 from .dicom import MAX_FRAMES, open_or_refuse
 from .image import mask_of, scale_unknown_range, to_grey
-from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame
+from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame, plain
 
 MAX_NIFTI_BYTES = 400_000_000
 """Of the uncompressed content, by the header: to reach a slice, all before it is inflated and dropped."""
@@ -103,12 +103,13 @@ def _opened(path: str) -> Iterator[tuple[Any, BinaryIO]]:
             if b"ni1\0" in start[344:348] or b"ni2\0" in start[4:8]:
                 raise InputError(path, "is one half of a .hdr and .img pair", "save it as one .nii file")
             kind = nibabel.Nifti2Header if start[4:8] == b"n+2\0" else nibabel.Nifti1Header
-            yield kind.from_fileobj(io.BytesIO(start)), stream
+            # Its check would mend and report; what matters of the header is checked here.
+            yield kind.from_fileobj(io.BytesIO(start), check=False), stream
         except InputError:
             raise
         except Exception as error:
             # nibabel, gzip and zlib have errors of their own, and a damaged header leads to any other.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = plain(str(error)) or type(error).__name__
             raise InputError(path, f"is no readable NIfTI file ({reason})", REPLACE) from error
 
 
@@ -122,7 +123,10 @@ def _shape(path: str, header: Any) -> tuple[int, int, int]:
     if rows * columns > MAX_PIXELS:
         reason = f"{rows}×{columns} pixels are more than the limit of {MAX_PIXELS / 1e6:.0f} Mpx"
         raise InputError(path, reason, SCALE_DOWN)
-    n_bytes = rows * columns * frames * header.get_data_dtype().itemsize + int(header["vox_offset"])
+    offset = float(header["vox_offset"])
+    if not 348 <= offset <= MAX_NIFTI_BYTES:
+        raise InputError(path, f"says that its pixels begin at byte {offset:g}", REPLACE)
+    n_bytes = rows * columns * frames * header.get_data_dtype().itemsize + int(offset)
     if frames > MAX_FRAMES or n_bytes > MAX_NIFTI_BYTES:
         reason = f"claims {frames} slices, {n_bytes / 1e6:.0f} MB; the limit is {MAX_NIFTI_BYTES / 1e6:.0f} MB"
         raise InputError(path, reason, "save the wanted slice as a file of its own")

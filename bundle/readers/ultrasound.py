@@ -74,6 +74,12 @@ def check_file(path: str) -> int:
     return n_bytes
 
 
+def plain(text: str) -> str:
+    """A file's own words on one line of at most 200 characters, without what a terminal would take for a command."""
+    line = " ".join(text.split())[:200]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
 def choose_frame(path: str, frames: int, frame: int | None) -> int:
     """Return the index of the frame to read, 0 for a file of one.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,10 @@ def _jpeg(frame: np.ndarray) -> bytes:
 
 
 def lossless_jpeg(frame: np.ndarray) -> bytes:
-    """Encode grey (H, W) uint8 as JPEG lossless, process 14, first-order prediction, by a flat Huffman table."""
-    height, width = frame.shape
-    values = frame.astype(int)
+    """Encode (H, W) or (H, W, 3) uint8 as JPEG lossless, process 14, first-order prediction, a flat Huffman table."""
+    height, width = frame.shape[:2]
+    values = frame.reshape(height, width, -1).astype(int)
+    parts = values.shape[2]
     left = np.empty_like(values)
     left[:, 1:] = values[:, :-1]
     left[1:, 0], left[0, 0] = values[:-1, 0], 128
@@ -104,16 +106,11 @@ def lossless_jpeg(frame: np.ndarray) -> bytes:
     text += "1" * (-len(text) % 8)
     data = bytes(int(text[at : at + 8], 2) for at in range(0, len(text), 8)).replace(b"\xff", b"\xff\x00")
     table = bytes([0, 0, 0, 0, 9, *[0] * 12]) + bytes(range(9))
-    return b"".join(
-        [
-            b"\xff\xd8\xff\xc3\x00\x0b\x08"
-            + height.to_bytes(2, "big")
-            + width.to_bytes(2, "big")
-            + b"\x01\x01\x11\x00",
-            b"\xff\xc4" + (len(table) + 2).to_bytes(2, "big") + table,
-            b"\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00" + data + b"\xff\xd9",
-        ]
-    )
+    shape = struct.pack(">HH", height, width) + bytes([parts]) + b"".join(bytes([n + 1, 0x11, 0]) for n in range(parts))
+    scan = bytes([parts]) + b"".join(bytes([n + 1, 0]) for n in range(parts)) + b"\x01\x00\x00"
+    segments = ((b"\xff\xc3", b"\x08" + shape), (b"\xff\xc4", table), (b"\xff\xda", scan))
+    written = b"".join(marker + struct.pack(">H", len(body) + 2) + body for marker, body in segments)
+    return b"\xff\xd8" + written + data + b"\xff\xd9"
 
 
 def region(

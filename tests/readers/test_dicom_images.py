@@ -69,12 +69,15 @@ def test_lossy_jpeg_comes_close(tmp_path: Path, photometric: str) -> None:
     assert np.abs(_read(tmp_path, smooth, photometric, JPEGBaseline8Bit).pixels - smooth).max() <= 4
 
 
-def test_lossless_jpeg_is_exact(tmp_path: Path) -> None:
-    dataset = ultrasound(GREY)
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+def test_lossless_jpeg_is_exact(tmp_path: Path, photometric: str) -> None:
+    pixels = GREY if photometric == "MONOCHROME2" else np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
+    plain = save(ultrasound(pixels, photometric), tmp_path / "plain.dcm")
+    dataset = ultrasound(pixels, photometric)
     dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-    dataset.PixelData = encapsulate([lossless_jpeg(GREY)])
+    dataset.PixelData = encapsulate([lossless_jpeg(pixels)])
     dataset["PixelData"].VR = "OB"
-    np.testing.assert_array_equal(read_image(save(dataset, tmp_path / "a.dcm")).pixels, GREY)
+    np.testing.assert_array_equal(read_image(save(dataset, tmp_path / "a.dcm")).pixels, read_image(plain).pixels)
 
 
 def test_a_window_maps_its_range_to_black_and_white(tmp_path: Path) -> None:
@@ -192,6 +195,15 @@ def test_pydicom_says_nothing_on_the_side(
     assert [record.name for record in caplog.records] == []
     assert capfd.readouterr() == ("", "")
     assert not logging.getLogger("pydicom").disabled
+
+
+def test_a_headers_own_words_can_not_break_the_line_or_the_terminal(tmp_path: Path) -> None:
+    path = save(ultrasound(GREY, Modality="MODALITY"), tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"MODALITY", b"\x1b[2J\nX\rY"))
+    with pytest.raises(InputError) as caught:
+        read_image(path)
+    assert str(caught.value).isprintable()
+    assert "modality is ?[2J X Y" in str(caught.value)
 
 
 def test_the_header_comes_without_pixels_and_checked(tmp_path: Path) -> None:

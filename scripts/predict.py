@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     inputs = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
     outputs = tuple(options.write or DEFAULT) if options.output else ()
     check_installed(outputs)
-    predictor = Predictor.from_folder(options.models, options.device, explain=options.explain)
+    predictor = Predictor.from_folder(
+        options.models, options.device, explain=options.explain, allow_unverified=options.allow_unverified
+    )
     if options.output:
         lock_folder(options.output)
     frames = FrameChoice(options.frame, options.every, options.all_frames)
@@ -103,6 +105,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     cine.add_argument("--every", type=_count(1), metavar="N", help="every N-th frame")
     cine.add_argument("--all-frames", action="store_true", help="all frames")
     add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     options = parser.parse_args(argv)
     if not options.inputs and not options.list:

@@ -20,6 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle import __version__
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
+from bundle.readers.dicom import LIBRARY_LOCK
 
 MANUFACTURER = "Breast ultrasound bundle developers"
 MODEL_NAME = "Breast ultrasound segmentation and classification"
@@ -167,11 +168,14 @@ def building(kind: str, name: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def quiet_dicom() -> Iterator[None]:
-    """Keep the libraries' complaints off the terminal while they work: these quote values of the header."""
+    """Keep the libraries' complaints off the terminal while they work: these quote values of the header.
+
+    One thread at a time, readers included.
+    """
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [logger.level for logger in loggers]
     mode = pydicom.config.settings.reading_validation_mode
-    with warnings.catch_warnings():
+    with LIBRARY_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -39,7 +39,8 @@ CAPTURE_CLASSES = {_STORAGE + f"7{kind}" for kind in ("", ".1", ".2", ".3", ".4"
 """Secondary captures: screen shots, accepted with a warning where their modality is ultrasound."""
 SEGMENTATION_CLASS = _STORAGE + "66.4"
 
-_lock = threading.RLock()
+LIBRARY_LOCK = threading.RLock()
+"""Held while warnings and the log of pydicom are held back: both belong to the whole process, not to a thread."""
 
 
 class BoundedReader(io.BufferedIOBase):
@@ -100,7 +101,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[Dataset, BinaryIO]]:
     """
     name = os.fspath(path)
     check_file(name)
-    with _lock, warnings.catch_warnings(), open_or_refuse(name) as file:
+    with LIBRARY_LOCK, warnings.catch_warnings(), open_or_refuse(name) as file:
         warnings.simplefilter("ignore")
         log = logging.getLogger("pydicom")
         was_disabled, log.disabled = log.disabled, True

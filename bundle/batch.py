@@ -31,7 +31,8 @@ from bundle.weights import card_path
 THREADS, AHEAD = 2, 4
 """Readers at work, and cases that wait for the network at most: decoding hides behind it, and memory stays bounded."""
 
-_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def trace_outline(mask: np.ndarray) -> np.ndarray:
     """
     # The frame of one pixel closes the border of a lesion that the image cuts; its offset and the centre's add to -0.5.
     framed = np.pad(mask, 1).astype(np.float32)
-    borders = contourpy.contour_generator(z=framed).lines(0.5)
+    borders: list[Any] = list(contourpy.contour_generator(z=framed).lines(0.5))
     outer = max(borders, key=lambda points: float(np.ptp(points, axis=0).prod()))
     kept = cv2.approxPolyDP(outer[:-1].astype(np.float32)[:, None], _TOLERANCE, closed=True)[:, 0].astype(np.float64)
     height, width = mask.shape

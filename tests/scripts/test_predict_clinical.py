@@ -287,3 +287,18 @@ def test_memory_does_not_grow_with_the_number_of_files(tiny_models: Path, tmp_pa
         peaks[count] = int(done.stdout.split()[-1])
     print(f"peak memory by number of files, MB: {peaks}")
     assert peaks[400] - peaks[50] < 40, peaks
+
+
+def test_unverified_weights_are_used_only_when_allowed_and_every_finding_says_so(
+    write_models: Any, ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = write_models(tmp_path / "models")
+    card = json.loads((models / "model.json").read_text())
+    (models / "model.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
+    words = [str(ward / "sub"), "--models", str(models), "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "sha256" in capsys.readouterr().err
+    assert main([*words, "--allow-unverified", "--write", "json"]) == 0
+    (finding,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    assert finding["models"]["segmenter"] == card["sha256"]
+    assert any(warning.startswith("UNVERIFIED") for warning in finding["warnings"])

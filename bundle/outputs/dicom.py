@@ -37,6 +37,9 @@ _IDENTITY = (
 )
 """Type 1 and 2 of the modules Patient and General Study: without them an archive cannot file an object."""
 
+_RETIRED = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
+"""Forerunners of the two classes of ultrasound images."""
+
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _FORMS = {
     "PatientBirthDate": r"\d{8}",
@@ -80,6 +83,17 @@ def source_of(header: Dataset, name: str | os.PathLike[str]) -> Dataset:
         source.file_meta = FileMetaDataset()
         source.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return source
+
+
+def refuse_retired(source: Dataset, name: str | os.PathLike[str]) -> None:
+    """Refuse a source of a class that highdicom has no tables for.
+
+    Raises:
+        InputError: it is one.
+    """
+    if source.SOPClassUID in _RETIRED:
+        reason = "its retired class of ultrasound images is unknown to highdicom"
+        raise InputError(name, reason, "write sc, which needs no tables, or other outputs")
 
 
 def _clean(keyword: str, value: Any) -> str:

@@ -16,6 +16,7 @@ from bundle.outputs.dicom import (
     building,
     instance_arguments,
     load_highdicom,
+    refuse_retired,
     source_of,
 )
 
@@ -40,6 +41,7 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
     """
     highdicom, seg = load_highdicom("highdicom"), load_highdicom("highdicom.seg")
     source = source_of(header, name)
+    refuse_retired(source, name)
     if source.get("NumberOfFrames", 1) > 1:
         raise InputError(
             name,

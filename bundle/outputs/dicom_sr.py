@@ -26,6 +26,7 @@ from bundle.outputs.dicom import (
     building,
     instance_arguments,
     load_highdicom,
+    refuse_retired,
     source_of,
 )
 
@@ -61,6 +62,7 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
     """
     sr, schemes = load_highdicom("highdicom.sr"), load_highdicom("highdicom.coding_schemes")
     source = source_of(header, name)
+    refuse_retired(source, name)
     frames = source.get("NumberOfFrames", 1)
     if not 0 <= (finding.frame or 0) < frames:
         raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
@@ -195,9 +195,18 @@ def test_a_source_without_a_uid_is_refused_without_quoting_its_header(tmp_path: 
     assert "Doe" not in str(error.value)
 
 
+def test_a_source_of_a_retired_class_gets_a_capture_and_a_clear_line_for_the_rest(tmp_path: Path) -> None:
+    path = save(ultrasound(np.zeros(SHAPE, np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.6"), tmp_path / "a.dcm")
+    for kind in ("seg", "sr"):
+        with pytest.raises(InputError, match="retired class"):
+            _make(kind, _finding(), path)
+    assert _make("sc", _finding(), path).Rows == SHAPE[0]
+
+
 def test_values_that_break_the_standard_become_empty(single: Path) -> None:
     header = read_header(single)
-    header.PatientBirthDate, header.PatientSex, header.StudyTime = "about 1950", "FEMALE", "noon"
+    with config.disable_value_validation():
+        header.PatientBirthDate, header.PatientSex, header.StudyTime = "about 1950", "FEMALE", "noon"
     source = source_of(header, single)
     assert (source.PatientBirthDate, source.PatientSex, source.StudyTime) == ("", "", "")
     assert source.PatientID == "P-0001"

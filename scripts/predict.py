@@ -14,6 +14,7 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from bundle.batch import Batch, Summary, weights_digest
     from bundle.data.folder import SOME_CASES_FAILED
-    from bundle.files import lock_folder
+    from bundle.files import lock_folder, remove_leftovers
     from bundle.inputs import FrameChoice, list_inputs, read_list
     from bundle.outputs.case import check_installed
     from bundle.predictor import Predictor
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     if options.output:
         lock_folder(options.output)
+        for folder, _, _ in os.walk(options.output):
+            remove_leftovers(folder)
     frames = FrameChoice(options.frame, options.every, options.all_frames)
     batch = Batch(predictor, weights_digest(options.models), frames, options.output, outputs, options.again)
     summary = Summary()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -226,3 +228,12 @@ def test_an_error_of_a_reader_is_raised_where_its_result_is_taken() -> None:
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_no_dicom_writer_is_imported_before_it_is_wanted(root: Path) -> None:
+    code = (
+        "import sys\nsys.modules.update(dict.fromkeys(['highdicom', 'weasyprint', 'nibabel']))\n"
+        "import bundle.batch, bundle.outputs"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]

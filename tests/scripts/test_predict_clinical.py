@@ -302,3 +302,12 @@ def test_unverified_weights_are_used_only_when_allowed_and_every_finding_says_so
     (finding,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
     assert finding["models"]["segmenter"] == card["sha256"]
     assert any(warning.startswith("UNVERIFIED") for warning in finding["warnings"])
+
+
+def test_what_a_killed_run_left_half_written_is_removed(ward: Path, tiny_models: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out" / "masks" / f".{'0a' * 8}.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    words = [str(ward / "sub"), "--models", str(tiny_models), "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main([*words, "--write", "json"]) == 0
+    assert not left.exists()

@@ -165,7 +165,7 @@ def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, s
     return frame
 
 
-def _decode_lossless(path: str, header: Dataset, frame: bytes) -> tuple[np.ndarray, dict[str, str]]:
+def _decode_lossless(path: str, header: Dataset, frame: bytes) -> tuple[np.ndarray, dict[str, str | int]]:
     photometric = str(header.PhotometricInterpretation)
     if whole(header.BitsAllocated, 0) != 8 or photometric.startswith("YBR"):
         raise _unread(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,14 @@ def test_twenty_thousand_damaged_files_are_read_or_refused(make_seeds: object, c
     result = attack(make_seeds(tmp_path), count, tmp_path, start=500)  # type: ignore[operator]
     assert result["slowest_cpu_seconds"] < LONGEST_SECONDS
     assert result["peak_memory_mb"] < LARGEST_MB
+
+
+def test_the_security_page_quotes_the_recorded_run(root: Path) -> None:
+    record = json.loads((root / "docs" / "results" / "fuzz.json").read_text())
+    page = (root / "docs" / "security.md").read_text()
+    for name, key in (("DICOM", "dicom"), ("pictures and NIfTI", "pictures_and_nifti")):
+        run = record[key]
+        assert run["read"] + run["refused"] == run["files"]
+        numbers = [f"{run[count]:,}" for count in ("files", "read", "refused")]
+        row = [name, *numbers, "0", f"{run['slowest_cpu_seconds']} s", f"{run['peak_memory_mb']} MB"]
+        assert f"| {' | '.join(row)} |" in page

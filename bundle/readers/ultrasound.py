@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import ImageFile
 
 from bundle.errors import InputError
 
@@ -55,11 +56,13 @@ class UltrasoundImage:
 
 
 def check_file(path: str) -> int:
-    """Return the size of a file in bytes.
+    """Return the size of a file in bytes; every reader calls it before it opens one.
 
     Raises:
         InputError: it is missing, no regular file, or empty.
     """
+    # Some libraries (WeasyPrint) turn it on for the whole process: half an image would be read as one.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     file = Path(path)
     try:
         if not file.exists():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from bundle.errors import InputError
 from bundle.readers import MAX_PIXELS, read_image, read_mask
@@ -180,8 +180,9 @@ FILES = {suffix: _bytes(suffix) for suffix in ("PNG", "JPEG", "BMP", "TIFF")}
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("suffix", FILES)
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6])
-def test_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = FILES[suffix]
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as a library in the same process may do
     (tmp_path / "a.bin").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(InputError, match=r"a\.bin"):
         read_image(tmp_path / "a.bin")

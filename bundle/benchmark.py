@@ -35,8 +35,8 @@ def measure_duplicates(counts: Sequence[int]) -> dict[str, Any]:
         counts: of images.
 
     Returns:
-        ready for JSON: `runs` (per count `images`, `seconds`, `cpu_seconds` of all threads, `planted` copies, those `found`, `wrong` pairs,
-        `peak_memory_gib` of the process so far), `provenance`.
+        ready for JSON: `runs` (per count `images`, `seconds`, `cpu_seconds` of all threads, `planted` copies, those
+        `found`, `wrong` pairs, `peak_memory_gib` of the process so far), `provenance`.
     """
     runs = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:

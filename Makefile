@@ -29,8 +29,9 @@ $(VENV_MONAILABEL)/.dev: requirements-dev.txt $(VENV_MONAILABEL)/.server
 	$(BIN_MONAILABEL)/pip install --disable-pip-version-check -q $$(grep ^pytest $<)
 	touch $@
 
-$(VENV)/.extras: requirements-tracking.txt requirements-hub.txt $(VENV)/.dev
-	$(BIN)/pip install --disable-pip-version-check -q -r requirements-tracking.txt -r requirements-hub.txt
+$(VENV)/.extras: requirements-tracking.txt requirements-hub.txt requirements-ray.txt $(VENV)/.dev
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements-tracking.txt -r requirements-hub.txt \
+		-r requirements-ray.txt
 	touch $@
 
 demo: $(VENV)/.runtime  ## the whole chain on a SYNTHETIC phantom, from nothing, in minutes on a laptop

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,6 +98,7 @@ class Batch:
         output: folder of the results; None to write nothing.
         outputs: what to write, of `bundle.outputs.case.OF_A_CASE` and ``OF_ALL``.
         again: also what is done already.
+        run_id: tells what this run has done from what an earlier one has; its processes share it.
     """
 
     predictor: Predictor
@@ -105,6 +107,7 @@ class Batch:
     output: Path | None = None
     outputs: Sequence[str] = ()
     again: bool = False
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def run(self, inputs: Sequence[Input]) -> Iterator[Outcome]:
         """Predict, write and record, case by case, in the order of the inputs; then `Summary.finish` writes the rest.
@@ -135,9 +138,9 @@ class Batch:
         """The image of a case; or its record where it is done; or nothing where its file is bad."""
         if case.error is not None:
             return case, None
-        if self.output is not None and not self.again:
+        if self.output is not None:
             record = Records(self.output).find(case.name, self._key(case), parts_of(self.outputs))
-            if record is not None:
+            if record is not None and not (self.again and self._is_earlier(record)):
                 return case, record
         try:
             return case, read_image(split_frame(case.file.path)[0], case.frame)
@@ -149,7 +152,7 @@ class Batch:
         if image is None:
             return outcome
         if isinstance(image, dict):
-            return replace(outcome, finding=image["finding"], refused=image["refused"], resumed=True)
+            return replace(outcome, finding=image["finding"], refused=image["refused"], resumed=self._is_earlier(image))
         finding = replace(self.predictor.predict(image), image=case.name)
         content = finding.as_dict()
         if self.output is None:
@@ -157,8 +160,12 @@ class Batch:
         parts = parts_of(self.outputs)
         source = split_frame(case.file.path)[0]
         written = write_case(finding, image, source, Path(case.name), self.output, parts)
-        Records(self.output).write(case.name, self._key(case), content, parts, written)
+        Records(self.output).write(case.name, self._key(case), content, parts, written, self.run_id)
         return replace(outcome, finding=content, refused=written.refused)
+
+    def _is_earlier(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of another run; one of this run is met again where a worker died before it told of it."""
+        return record.get("run") != self.run_id
 
     def _key(self, case: _Case) -> str:
         """What a finding depends on: the file's bytes, the frame, the models, the options, the version."""
@@ -290,6 +297,11 @@ class Summary:
         if "csv" in outputs:
             written.append(output / "findings.csv")
             write_findings_csv(findings, written[-1])
+        if "parquet" in outputs:
+            from bundle.outputs.parquet import write_findings_parquet
+
+            written.append(output / "findings.parquet")
+            write_findings_parquet(findings, self.skipped, written[-1])
         if {"html", "pdf"} & set(outputs):
             from bundle.outputs.report import write_findings_report  # which needs jinja2
 

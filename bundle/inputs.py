@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bundle.data.folder import find_images
 from bundle.errors import InputError, UserError
@@ -16,6 +18,9 @@ from bundle.readers import split_frame
 
 MAX_FRAMES = 20
 """Frames of a cine that are looked at unless told otherwise, evenly spread over it."""
+
+LIST_COLUMNS = ("image", "path")
+"""Of a table that lists files: the first of these that it has."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +104,49 @@ def list_inputs(given: Iterable[Path], listed: Sequence[Path] = (), output: Path
 
 
 def read_list(path: Path) -> list[Path]:
-    """Read a text file of paths, one a line; empty lines are passed over.
+    """Read a list of paths: ``.csv`` or ``.parquet`` with a column `LIST_COLUMNS`, else text, one a line.
+
+    Empty lines and values are passed over.
 
     Raises:
-        UserError: it cannot be read, or is empty.
+        UserError: it cannot be read, lacks the column, or names no file; or pyarrow is missing.
     """
+    mend = f"give a file of paths, one a line, or a table with a column {' or '.join(LIST_COLUMNS)}"
+    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_lines)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); give a file of paths, one a line") from None
-    paths = [Path(line.strip()) for line in lines if line.strip()]
+        paths = [Path(line.strip()) for line in read(path) if line and line.strip()]
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are among these
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: cannot be read as a list ({reason}); {mend}") from None
     if not paths:
-        raise UserError(f"{path}: names no file; give a file of paths, one a line")
+        raise UserError(f"{path}: names no file; {mend}")
     return paths
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _read_csv(path: Path) -> list[str | None]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        column = _list_column(rows.fieldnames or ())
+        return [row[column] for row in rows]
+
+
+def _read_parquet(path: Path) -> list[str | None]:
+    from bundle.outputs.parquet import load_pyarrow  # an extra
+
+    parquet = load_pyarrow().parquet
+    column = _list_column(parquet.ParquetDataset(path).schema.names)
+    values: list[Any] = parquet.read_table(path, columns=[column])[column].to_pylist()
+    if not all(value is None or isinstance(value, str) for value in values):
+        raise ValueError(f"its column {column} holds no text")
+    return values
+
+
+def _list_column(names: Iterable[str]) -> str:
+    for column in LIST_COLUMNS:
+        if column in names:
+            return column
+    raise ValueError(f"its columns are {', '.join(names) or 'none'}")

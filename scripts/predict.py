@@ -5,7 +5,10 @@ Without --output it prints one line per image and writes nothing. With it, cases
 same command runs again: after an interruption it goes on where it was.
 
 Outputs (--write): png masks; overlay pictures; nifti masks; of DICOM files also seg (Segmentation), sr (Structured
-Report, TID 1500) and sc (Secondary Capture of the overlay); json, csv and html of all findings; pdf of the html.
+Report, TID 1500) and sc (Secondary Capture of the overlay); json, csv, parquet and html of all findings; pdf of the
+html.
+
+An archive (--engine ray): the same files, by processes of this machine or of a Ray cluster; see docs/scaling.md.
 
 Exit codes: 0 done; 2 a mistake in what was asked; 3 some files could not be used and all others are done; 130
 interrupted.
@@ -16,16 +19,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
 from bundle.errors import UserError
 
+if TYPE_CHECKING:
+    from bundle.batch import Outcome
+    from bundle.inputs import Input
+
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "html", "pdf")
+OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "parquet", "html", "pdf")
 DEFAULT = ("png", "overlay", "json", "csv", "html")
 INTERRUPTED = 130
 
@@ -37,29 +45,19 @@ def main(argv: list[str] | None = None) -> int:
 
     from tqdm import tqdm  # after the arguments: torch and MONAI take seconds to import
 
-    from bundle.batch import Batch, Summary, weights_digest
+    from bundle.batch import Summary
     from bundle.data.folder import SOME_CASES_FAILED
-    from bundle.files import lock_folder, remove_leftovers
-    from bundle.inputs import FrameChoice, list_inputs, read_list
+    from bundle.inputs import list_inputs, read_list
     from bundle.outputs.case import check_installed
-    from bundle.predictor import Predictor
 
     inputs = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
     outputs = tuple(options.write or DEFAULT) if options.output else ()
     check_installed(outputs)
-    predictor = Predictor.from_folder(
-        options.models, options.device, explain=options.explain, allow_unverified=options.allow_unverified
-    )
-    if options.output:
-        lock_folder(options.output)
-        for folder, _, _ in os.walk(options.output):
-            remove_leftovers(folder)
-    frames = FrameChoice(options.frame, options.every, options.all_frames)
-    batch = Batch(predictor, weights_digest(options.models), frames, options.output, outputs, options.again)
+    outcomes = _start(options, inputs, outputs)
     summary = Summary()
     try:
         with tqdm(total=len(inputs), desc="predicting", unit="file", disable=len(inputs) < 2) as bar:
-            for outcome in batch.run(inputs):
+            for outcome in outcomes:
                 summary.add(outcome)
                 bar.update(outcome.ends_file)
                 if line := outcome.line():
@@ -79,6 +77,35 @@ def main(argv: list[str] | None = None) -> int:
     return SOME_CASES_FAILED if summary.skipped else 0
 
 
+def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]) -> Iterator[Outcome]:
+    """Find the mistakes that need no image, claim the output folder and return what gives the outcomes."""
+    from bundle.batch import Batch, weights_digest
+    from bundle.files import lock_folder, remove_leftovers
+    from bundle.inputs import FrameChoice
+    from bundle.predictor import Predictor
+
+    by_ray = options.engine == "ray"
+    if by_ray:
+        from bundle.archive import Job, load_ray, predict_archive
+
+        ray = load_ray(options.address)
+    # The machine that starts the workers may have no GPU; it loads the networks to find what is wrong with them.
+    device = "cpu" if by_ray else options.device
+    how = {"explain": options.explain, "allow_unverified": options.allow_unverified}
+    predictor = Predictor.from_folder(options.models, device, **how)
+    if options.output:
+        lock_folder(options.output)
+        for folder, _, _ in os.walk(options.output):
+            remove_leftovers(folder)
+    digest = weights_digest(options.models)
+    frames = FrameChoice(options.frame, options.every, options.all_frames)
+    if not by_ray:
+        return Batch(predictor, digest, frames, options.output, outputs, options.again).run(inputs)
+    models, output = options.models.absolute(), options.output.absolute()
+    job = Job(models, digest, output, outputs, frames, options.again, options.device, **how)
+    return predict_archive(ray, inputs, job, options.processes, options.address)
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -91,7 +118,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="FILE_OR_FOLDER",
         help="images, DICOM or NIfTI, or folders of them",
     )
-    add("--list", type=Path, metavar="FILE", help="a text file of further paths, one a line")
+    add("--list", type=Path, metavar="FILE", help="further paths: text, one a line; or CSV or Parquet")
     add("--output", type=Path, metavar="DIR", help="write the results there")
     add(
         "--write",
@@ -110,13 +137,29 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
+    many = parser.add_argument_group("several processes or machines")
+    many.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: by Ray Data; default: local")
+    many.add_argument("--processes", type=_count(1), metavar="N", help="workers; default: one per GPU, else per CPU")
+    many.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; default: this machine alone")
     options = parser.parse_args(argv)
     if not options.inputs and not options.list:
         parser.error("give files or folders, or --list FILE")
     for name in ("explain", "write", "again"):
         if getattr(options, name) and not options.output:
             parser.error(f"--{name} is about files; say where to with --output DIR")
+    _check_engine(parser, options)
     return options
+
+
+def _check_engine(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.engine == "local":
+        for name in ("processes", "address"):
+            if getattr(options, name):
+                parser.error(f"--{name} is about --engine ray")
+    elif not options.output:
+        parser.error("--engine ray keeps what is done in a folder; say where with --output DIR")
+    elif options.device not in (None, "cpu", "cuda"):
+        parser.error("--engine ray hands out the GPUs itself; give --device cpu or cuda")
 
 
 def _count(least: int) -> Callable[[str], int]:

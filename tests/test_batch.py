@@ -230,10 +230,11 @@ def test_an_error_of_a_reader_is_raised_where_its_result_is_taken() -> None:
         next(results)
 
 
-def test_no_dicom_writer_is_imported_before_it_is_wanted(root: Path) -> None:
+def test_no_extra_and_no_dicom_writer_is_imported_before_it_is_wanted(root: Path) -> None:
     code = (
-        "import sys\nsys.modules.update(dict.fromkeys(['highdicom', 'weasyprint', 'nibabel']))\n"
-        "import bundle.batch, bundle.outputs"
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['highdicom', 'weasyprint', 'nibabel', 'ray', 'pyarrow', 'pandas']))\n"
+        "import bundle.archive, bundle.batch, bundle.outputs"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-1000:]

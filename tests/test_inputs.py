@@ -64,6 +64,40 @@ def test_a_list_that_names_nothing_is_refused(tmp_path: Path, content: bytes) ->
         read_list(tmp_path / "missing.txt")
 
 
+@pytest.mark.parametrize("column", ["image", "path"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_is_read_by_its_column_of_paths(tmp_path: Path, column: str, ending: str) -> None:
+    listed, names = tmp_path / f"list.{ending}", ["a, b.png", None, "sub/ü.dcm"]
+    if ending == "csv":
+        listed.write_bytes(f'\ufeffgroup,{column}\r\n1,"a, b.png"\r\n2,\r\n3,sub/ü.dcm\r\n'.encode())
+    else:
+        arrow = pytest.importorskip("pyarrow.parquet", reason="needs requirements-ray.txt")
+        table = pytest.importorskip("pyarrow").table({"group": [1, 2, 3], column: names})
+        arrow.write_table(table, listed)
+    assert read_list(listed) == [Path("a, b.png"), Path("sub/ü.dcm")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"file,class\nx.png,1\n", "its columns are file, class.*; .* column image or path"),
+        ("a.csv", b"", "its columns are none"),
+        ("a.csv", b"image\n\n", "names no file"),
+        ("a.csv", b"image\n\xff\n", "cannot be read as a list"),
+        ("a.parquet", b"PAR1 no table", "cannot be read as a list"),
+    ],
+)
+def test_a_table_that_is_no_list_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="needs requirements-ray.txt")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        read_list(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 19, 20, 21, 65, 400])
 def test_at_most_twenty_frames_are_looked_at_unless_told_otherwise(frames: int) -> None:
     chosen = list(FrameChoice().choose(Path("a.dcm"), frames))

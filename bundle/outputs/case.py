@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 OF_A_CASE = ("png", "overlay", "nifti", "seg", "sr", "sc")
-OF_ALL = ("json", "csv", "html", "pdf")
+OF_ALL = ("json", "csv", "parquet", "html", "pdf")
 THUMBNAIL_SIDE = 480
 """Pixels of the longer side of a report's pictures: enough for a contour, 200 of them still load at once."""
 
@@ -45,6 +45,10 @@ def check_installed(outputs: Collection[str]) -> None:
         from bundle.outputs.dicom import load_highdicom
 
         load_highdicom("highdicom")
+    if "parquet" in outputs:
+        from bundle.outputs.parquet import load_pyarrow
+
+        load_pyarrow()
     if "pdf" in outputs:
         from bundle.outputs.report import load_weasyprint
 

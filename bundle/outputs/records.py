@@ -53,11 +53,13 @@ class Records:
         """
         return read_json(self.path(name), "run the command again")
 
-    def write(self, name: str, key: str, finding: dict[str, Any], parts: Collection[str], written: Written) -> None:
-        """Record that a case is done."""
+    def write(
+        self, name: str, key: str, finding: dict[str, Any], parts: Collection[str], written: Written, run: str
+    ) -> None:
+        """Record that a case is done, and by which run."""
         content = {
             **{"key": key, "parts": sorted(parts), "files": list(written.files), "refused": list(written.refused)},
-            "finding": finding,
+            **{"run": run, "finding": finding},
         }
         write_json(self.path(name), content)
 

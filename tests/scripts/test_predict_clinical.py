@@ -13,6 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def _exif() -> Any:
 @pytest.fixture(scope="module")
 def predicted(ward: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[Path, str]:
     """The output folder of a run with every output, and what the terminal showed."""
-    outputs = [output for output in OUTPUTS if output != "pdf" or _has_weasyprint()]
+    missing = {"pdf": not _has_weasyprint(), "parquet": find_spec("pyarrow") is None}
+    outputs = [output for output in OUTPUTS if not missing.get(output)]
     words = [root / "scripts" / "predict.py", ward, "--models", tiny_models, "--device", "cpu"]
     folder = tmp_path_factory.mktemp("predicted") / "out"
     words += ["--output", folder, "--explain", "--write", *outputs]
@@ -126,6 +128,10 @@ def _contents(path: Path) -> Iterator[bytes]:
     elif path.suffix in (".png", ".jpg"):
         with Image.open(path) as image:
             yield repr((image.info, image.getexif(), getattr(image, "text", ""))).encode()
+    elif path.suffix == ".parquet":
+        from pyarrow.parquet import read_table
+
+        yield repr(read_table(path).to_pylist()).encode()
     elif path.suffix == ".pdf":
         for stream in re.findall(rb"stream\r?\n(.*?)endstream", content, flags=re.DOTALL):
             try:

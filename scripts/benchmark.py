@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure speed. `training`: the whole training loop of a config beside its bare network, in turns, in one run.
-`duplicates`: the search for near duplicates among more and more synthetic images."""
+`duplicates`: the search for near duplicates among more and more synthetic images. `archive`: what predicting more and
+more synthetic images costs."""
 
 from __future__ import annotations
 
@@ -42,7 +43,14 @@ def main(argv: list[str] | None = None) -> int:
         "--images", type=_positive, nargs="+", default=[1250, 10000], help="counts; default: 1250 10000, half an hour"
     )
     duplicates.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+    archive = commands.add_parser("archive", help="seconds, CPU seconds, memory and bytes of scripts/predict.py")
+    archive.add_argument("--images", type=_positive, nargs="+", default=[100, 1000], help="counts; default: 100 1000")
+    archive.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    archive.add_argument("--write", nargs="+", default=["png", "json"], metavar="OUTPUT", help="default: png json")
+    archive.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
     options = parser.parse_args(argv)
+    if options.command == "archive":
+        return _measure_archive(options)
     if options.command == "duplicates":
         return _measure_duplicates(options)
 
@@ -75,6 +83,19 @@ def _measure_duplicates(options: argparse.Namespace) -> int:
             f"{run['found']} of {run['planted']} planted copies found, {run['wrong']} wrong pairs; "
             f"{run['peak_memory_gib']} GiB"
         )
+    if options.output:
+        write_json(options.output, result)
+        print(f"Written to {options.output}")
+    return 0
+
+
+def _measure_archive(options: argparse.Namespace) -> int:
+    from bundle.benchmark_archive import archive_lines, measure_archive
+    from bundle.files import write_json
+
+    result = measure_archive(options.images, options.models, options.write)
+    for line in archive_lines(result):
+        print(line)
     if options.output:
         write_json(options.output, result)
         print(f"Written to {options.output}")

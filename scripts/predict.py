@@ -27,6 +27,7 @@ from bundle.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "html", "pdf")
 DEFAULT = ("png", "overlay", "json", "csv", "html")
+BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.backends, which takes seconds to import
 INTERRUPTED = 130
 
 
@@ -48,7 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     outputs = tuple(options.write or DEFAULT) if options.output else ()
     check_installed(outputs)
     predictor = Predictor.from_folder(
-        options.models, options.device, explain=options.explain, allow_unverified=options.allow_unverified
+        options.models,
+        options.device,
+        explain=options.explain,
+        allow_unverified=options.allow_unverified,
+        backend=options.backend,
     )
     if options.output:
         lock_folder(options.output)
@@ -110,6 +115,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
+    add("--backend", choices=BACKENDS, default="torch", help="what computes the networks; all but torch: CPU alone")
     options = parser.parse_args(argv)
     if not options.inputs and not options.list:
         parser.error("give files or folders, or --list FILE")

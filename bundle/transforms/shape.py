@@ -47,7 +47,7 @@ def _measure(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[dict[str, 
     step = np.asarray(spacing, dtype=float)
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    pixels = np.argwhere(box) + (rows[0], columns[0])
+    pixels = np.argwhere(box) + np.array([rows[0], columns[0]])
     points = pixels * step
     # Each pixel is a rectangle with a spread of its own.
     covariance = np.cov(points, rowvar=False, bias=True) + np.diag(step**2 / 12)

@@ -15,7 +15,7 @@ $(VENV)/.runtime: requirements.txt
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-export.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt $(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
 	touch $@
 

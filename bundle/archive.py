@@ -50,7 +50,7 @@ class Job:
         output: folder of the results.
         outputs, frames, again, run_id: see `Batch`.
         device: ``cpu`` or ``cuda``; None for GPUs where the cluster has any.
-        explain, allow_unverified: see `Predictor`.
+        explain, allow_unverified, backend: see `Predictor`.
     """
 
     models: Path
@@ -62,6 +62,7 @@ class Job:
     device: str | None = None
     explain: bool = False
     allow_unverified: bool = False
+    backend: str = "torch"
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def open(self) -> Batch:
@@ -71,7 +72,11 @@ class Job:
             UserError: they cannot be loaded, or differ from those of the machine that started the run.
         """
         predictor = Predictor.from_folder(
-            self.models, self.device, explain=self.explain, allow_unverified=self.allow_unverified
+            self.models,
+            self.device,
+            explain=self.explain,
+            allow_unverified=self.allow_unverified,
+            backend=self.backend,
         )
         if weights_digest(self.models) != self.digest:
             raise UserError(f"{self.models}: not the same weights on {platform.node()}; give all machines one folder")

@@ -8,6 +8,7 @@ what the card beside the weights says.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -96,6 +97,30 @@ def _export(
         partial.unlink(missing_ok=True)
 
 
+def to_onnx(network: torch.nn.Module, image: torch.Tensor, any_batch: bool = False) -> bytes:
+    """Return a network as an ONNX file; needs the packages onnx and onnxscript.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        image: (N, C, H, W) float, of the shape that the file will take.
+        any_batch: it takes any N; `image` must then have one above 1.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that are not needed here
+    batch = ({0: torch.export.Dim("batch", min=1, max=1024)},) if any_batch else None
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about its own future
+        program = torch.onnx.export(
+            network,
+            (image,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["logit"],
+            dynamic_shapes=batch,
+            verbose=False,
+        )
+    return program.model_proto.SerializeToString()
+
+
 def _torchscript(network: torch.nn.Module, image: torch.Tensor, path: Path) -> Network:
     torch.jit.script(network).save(str(path))
     loaded: Network = torch.jit.load(str(path))
@@ -104,17 +129,7 @@ def _torchscript(network: torch.nn.Module, image: torch.Tensor, path: Path) -> N
 
 def _onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> Network:
     onnxruntime = _require("onnxruntime", "onnx", "onnxruntime", "onnxscript")[0]
-    torch.onnx.export(
-        network,
-        (image,),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        input_names=["image"],
-        output_names=["logit"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
-        verbose=False,
-    )
+    path.write_bytes(to_onnx(network, image, any_batch=True))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(image: torch.Tensor) -> torch.Tensor:

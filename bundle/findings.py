@@ -140,7 +140,8 @@ class ClassifyLesiond(Transform):
         }
         seen = torch.as_tensor(self.crop(item)["image"].as_tensor())[None].to(self.device)
         logit = float(self.inferer(seen, self.network).reshape(()))
-        features = [describe_lesion(pixels, levels, region)[name] for name in FEATURES]
+        described = describe_lesion(pixels, levels, region)
+        features = [described[name] for name in FEATURES]
         calibrated = calibrated_probability(self.card, [logit], [features]).item()
         explanation = self.explain(seen, region) if self.explain else None
         mask = place_in_frame(region.mask, frame_shape, image.box)

@@ -20,7 +20,13 @@ from bundle.files import read_json, write_atomically
 WANTED = ("bundle", "configs", "docs", "models", "scripts")
 FILES = (
     *("LICENSE", "docs/README.md", "docs/data_license.txt"),
-    *("requirements.txt", "requirements-export.txt", "requirements-hub.txt", "requirements-tracking.txt"),
+    *(
+        "requirements.txt",
+        "requirements-backends.txt",
+        "requirements-export.txt",
+        "requirements-hub.txt",
+        "requirements-tracking.txt",
+    ),
 )
 MAX_BYTES = 25_000_000
 """A zoo takes no larger file without an entry in large_files.yml."""

@@ -18,6 +18,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Compose
 
+from bundle.backends import TORCH, BackendNetwork, require_backend
 from bundle.errors import UserError
 from bundle.findings import ClassifyLesiond, Finding
 from bundle.inferers import AutocastInferer
@@ -42,10 +43,12 @@ class Predictor:
         explain: also say where the evidence for malignancy is, as ``finding.explanation``.
         allow_unverified: use weights that differ from the sha256 on their card; every finding then says so. The card
             itself is needed all the same, since it holds the settings.
+        backend: what computes the networks, of `bundle.backends.BACKENDS`; all but ``torch`` run on the CPU alone and
+            cannot explain.
 
     Raises:
-        UserError: a file is missing, differs from the sha256 on its card, or is of another network; or the device
-            is none of this machine.
+        UserError: a file is missing, differs from the sha256 on its card, or is of another network; the device
+            is none of this machine; or the backend is not installed or cannot do what is asked.
     """
 
     def __init__(
@@ -56,22 +59,25 @@ class Predictor:
         amp: bool | None = None,
         explain: bool = False,
         allow_unverified: bool = False,
+        backend: str = TORCH,
     ) -> None:
-        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() and backend == TORCH else "cpu"))
+        _check_backend(backend, self.device, explain)
         card = require_card(segmenter, SEGMENTER_KEYS)
-        self.segmenter = UNet(
+        segmenter_network = UNet(
             filters=card["filters"],
             batch_norm=card["batch_norm"],
             context=card["context"],
             standardize=card["standardize"],
         )
-        card = load_weights(self.segmenter, segmenter, allow_unverified)
-        self.segmenter.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        card = load_weights(segmenter_network, segmenter, allow_unverified)
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
         network = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
         classifier_card = load_weights(network, classifier, allow_unverified)
-        network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
+        self.segmenter = self._ready(segmenter_network, (1, *card["spatial_size"]), backend)
+        size = classifier_card.get("spatial_size", (128, 128))
+        network = self._ready(network, (classifier_card["in_channels"], *size), backend)
         self.classifier = ClassifyLesiond(
             network, AutocastInferer(self.device, amp=amp), self.device, classifier_card, card, explain
         )
@@ -89,9 +95,16 @@ class Predictor:
         amp: bool | None = None,
         explain: bool = False,
         allow_unverified: bool = False,
+        backend: str = TORCH,
     ) -> Predictor:
         """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder."""
-        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp, explain, allow_unverified)
+        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp, explain, allow_unverified, backend)
+
+    def _ready(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str) -> torch.nn.Module:
+        """Put a network on its device, or into another engine for images of one shape (C, H, W)."""
+        if backend != TORCH:
+            return BackendNetwork(network, shape, backend, self.inferer.amp)
+        return network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.no_grad()
     def segment(self, pixels: np.ndarray) -> np.ndarray:
@@ -137,6 +150,14 @@ def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, fram
             f"array of fractions up to {pixels.max():g}: give grey pixels (H, W) in [0, 255], not in [0, 1]"
         )
     return UltrasoundImage(pixels, None, ())
+
+
+def _check_backend(backend: str, device: torch.device, explain: bool) -> None:
+    if backend != TORCH and device.type != "cpu":
+        raise UserError(f"backend '{backend}' runs on the CPU alone; give the device cpu, or the backend {TORCH}")
+    if backend != TORCH and explain:
+        raise UserError(f"backend '{backend}' has no gradients to explain with; use the backend {TORCH}")
+    require_backend(backend)
 
 
 def _usable(device: torch.device | str) -> torch.device:

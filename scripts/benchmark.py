@@ -1,29 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure speed. `training`: the whole training loop of a config beside its bare network, in turns, in one run.
-`duplicates`: the search for near duplicates among more and more synthetic images. `archive`: what predicting more and
-more synthetic images costs."""
+"""Measure speed; what is compared runs in turns in one run. `training`: the whole training loop of a config beside its
+bare network. `inference`: the whole pipeline and its bare networks, by each installed backend. `peers`: our U-Net
+beside networks of MONAI. `duplicates`: the search for near duplicates among more and more synthetic images. `archive`:
+what predicting more and more synthetic images costs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
+from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-_QUICK = {"rounds": 2, "iterations": 3}
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
+    options = _parse(argv)
+
+    import torch  # after the arguments: torch and MONAI take seconds to import
+
+    from bundle.files import write_json
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    measure, show = _COMMANDS[options.command]
+    result = measure(options)
+    print(show(result))
+    if options.output:
+        write_json(options.output, result)
+        print(f"Written to {options.output}")
+    return 0
+
+
+def _training(options: argparse.Namespace) -> dict[str, Any]:
+    from bundle.benchmark import measure_training
+
+    names = ("spatial_size", "filters", "batch_size")
+    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    counts = {"rounds": 2, "iterations": 3} if options.quick else {}
+    return measure_training(options.config, dataset_dir=options.dataset_dir, overrides=overrides, **counts)
+
+
+def _inference(options: argparse.Namespace) -> dict[str, Any]:
+    from bundle.benchmark_inference import measure_inference
+
+    counts = {"rounds": 1, "images": 2} if options.quick else {}
+    more = {"backends": options.backends} if options.backends else {}
+    return measure_inference(options.models, **more, **counts)
+
+
+def _peers(options: argparse.Namespace) -> dict[str, Any]:
+    from bundle.benchmark_peers import measure_peers
+
+    if any(length % 16 for length in options.spatial_size):
+        raise UserError(f"--spatial_size {' '.join(map(str, options.spatial_size))}: give multiples of 16")
+    counts = {"rounds": 1, "iterations": 1} if options.quick else {}
+    return measure_peers(spatial_size=options.spatial_size, batch_size=options.batch_size, **counts)
+
+
+def _duplicates(options: argparse.Namespace) -> dict[str, Any]:
+    from bundle.benchmark import measure_duplicates
+
+    return measure_duplicates(options.images)
+
+
+def _archive(options: argparse.Namespace) -> dict[str, Any]:
+    from bundle.benchmark_archive import measure_archive
+
+    return measure_archive(options.images, options.models, options.write)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("training", help="images per second of the training loop and of the bare network")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores")
+    common.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+    quick = argparse.ArgumentParser(add_help=False)
+    quick.add_argument("--quick", action="store_true", help="a few iterations only: to see that it works")
+    training = commands.add_parser(
+        "training", parents=[common, quick], help="images per second of the training loop and of the bare network"
+    )
     training.add_argument(
         "--config",
         nargs="+",
@@ -35,71 +100,25 @@ def main(argv: list[str] | None = None) -> int:
     training.add_argument("--spatial_size", type=_positive, nargs=2, metavar=("H", "W"), help="default: the config's")
     training.add_argument("--filters", type=_positive, nargs="+", help="per level; default: the config's")
     training.add_argument("--batch_size", type=_positive, help="default: the config's")
-    training.add_argument("--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores")
-    training.add_argument("--quick", action="store_true", help="a few iterations only: to see that it works")
-    training.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
-    duplicates = commands.add_parser("duplicates", help="seconds of the search for near duplicates")
+    inference = commands.add_parser(
+        "inference", parents=[common, quick], help="images per second by each backend, on the CPU"
+    )
+    inference.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    inference.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that are installed")
+    peers = commands.add_parser("peers", parents=[common, quick], help="our U-Net beside networks of MONAI, on the CPU")
+    peers.add_argument("--spatial_size", type=_positive, nargs=2, default=[128, 128], metavar=("H", "W"))
+    peers.add_argument("--batch_size", type=_positive, default=8, help="of the training steps; default: 8")
+    duplicates = commands.add_parser("duplicates", parents=[common], help="seconds of the search for near duplicates")
     duplicates.add_argument(
         "--images", type=_positive, nargs="+", default=[1250, 10000], help="counts; default: 1250 10000, half an hour"
     )
-    duplicates.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
-    archive = commands.add_parser("archive", help="seconds, CPU seconds, memory and bytes of scripts/predict.py")
+    archive = commands.add_parser(
+        "archive", parents=[common], help="seconds, CPU seconds, memory and bytes of scripts/predict.py"
+    )
     archive.add_argument("--images", type=_positive, nargs="+", default=[100, 1000], help="counts; default: 100 1000")
     archive.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     archive.add_argument("--write", nargs="+", default=["png", "json"], metavar="OUTPUT", help="default: png json")
-    archive.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
-    options = parser.parse_args(argv)
-    if options.command == "archive":
-        return _measure_archive(options)
-    if options.command == "duplicates":
-        return _measure_duplicates(options)
-
-    import torch  # after the arguments: torch and MONAI take seconds to import
-
-    from bundle.benchmark import measure_training
-    from bundle.files import write_json
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    names = ("spatial_size", "filters", "batch_size")
-    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    counts = _QUICK if options.quick else {}
-    result = measure_training(options.config, dataset_dir=options.dataset_dir, overrides=overrides, **counts)
-    print(_table(result))
-    if options.output:
-        write_json(options.output, result)
-        print(f"Written to {options.output}")
-    return 0
-
-
-def _measure_duplicates(options: argparse.Namespace) -> int:
-    from bundle.benchmark import measure_duplicates
-    from bundle.files import write_json
-
-    result = measure_duplicates(options.images)
-    for run in result["runs"]:
-        print(
-            f"{run['images']:>7} images: {run['seconds']:.1f} s, {1000 * run['seconds'] / run['images']:.0f} ms each; "
-            f"{run['found']} of {run['planted']} planted copies found, {run['wrong']} wrong pairs; "
-            f"{run['peak_memory_gib']} GiB"
-        )
-    if options.output:
-        write_json(options.output, result)
-        print(f"Written to {options.output}")
-    return 0
-
-
-def _measure_archive(options: argparse.Namespace) -> int:
-    from bundle.benchmark_archive import archive_lines, measure_archive
-    from bundle.files import write_json
-
-    result = measure_archive(options.images, options.models, options.write)
-    for line in archive_lines(result):
-        print(line)
-    if options.output:
-        write_json(options.output, result)
-        print(f"Written to {options.output}")
-    return 0
+    return parser.parse_args(argv)
 
 
 def _positive(text: str) -> int:
@@ -109,7 +128,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _table(result: dict[str, Any]) -> str:
+def _show_training(result: dict[str, Any]) -> str:
     settings = result["settings"]
     lowest, highest = result["ratio_range"]
     size = "×".join(str(length) for length in settings["spatial_size"])
@@ -123,6 +142,52 @@ def _table(result: dict[str, Any]) -> str:
             f"medians of {len(result['rounds'])} rounds; single rounds: {lowest:.0%} to {highest:.0%}",
         ]
     )
+
+
+def _show_inference(result: dict[str, Any]) -> str:
+    lines = [f"{'images/s':<24}{'networks':>10}{'×':>7}{'pipeline':>10}{'×':>7}{'share':>7}"]
+    lines += [
+        f"{run['name']:<24}{run['bare_images_per_second']:>10.1f}{run['bare_ratio']:>7.2f}"
+        f"{run['pipeline_images_per_second']:>10.1f}{run['pipeline_ratio']:>7.2f}{run['share']:>7.0%}"
+        for run in result["runs"]
+    ]
+    lines += [f"not installed: {name}" for name in result["settings"]["left_out"]]
+    return "\n".join([*lines, f"{result['settings']['threads']} threads, medians of {len(result['rounds'])} rounds"])
+
+
+def _show_peers(result: dict[str, Any]) -> str:
+    lines = [f"{'':<14}{'M param.':>9}{'GMAC':>7}{'ms/step':>9}{'MiB':>7}{'ms/image':>10}{'MiB':>7}"]
+    lines += [
+        f"{run['name']:<14}{run['parameters'] / 1e6:>9.2f}{run['macs'] / 1e9:>7.2f}"
+        f"{run['seconds_per_step'] * 1e3:>9.0f}{run['step_memory_mib']:>7.0f}{run['seconds_per_image'] * 1e3:>10.1f}{run['image_memory_mib']:>7.1f}"
+        for run in result["runs"]
+    ]
+    return "\n".join(lines)
+
+
+def _show_duplicates(result: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{run['images']:>7} images: {run['seconds']:.1f} s, {1000 * run['seconds'] / run['images']:.0f} ms each; "
+        f"{run['found']} of {run['planted']} planted copies found, {run['wrong']} wrong pairs; "
+        f"{run['peak_memory_gib']} GiB"
+        for run in result["runs"]
+    )
+
+
+def _show_archive(result: dict[str, Any]) -> str:
+    from bundle.benchmark_archive import archive_lines
+
+    return "\n".join(archive_lines(result))
+
+
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+    "training": (_training, _show_training),
+    "inference": (_inference, _show_inference),
+    "peers": (_peers, _show_peers),
+    "duplicates": (_duplicates, _show_duplicates),
+    "archive": (_archive, _show_archive),
+}
+"""What measures, and what a terminal shows of it."""
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "parquet", "html", "pdf")
 DEFAULT = ("png", "overlay", "json", "csv", "html")
+BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.backends, which takes seconds to import
 INTERRUPTED = 130
 
 
@@ -91,7 +92,7 @@ def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequen
         ray = load_ray(options.address)
     # The machine that starts the workers may have no GPU; it loads the networks to find what is wrong with them.
     device = "cpu" if by_ray else options.device
-    how = {"explain": options.explain, "allow_unverified": options.allow_unverified}
+    how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend")}
     predictor = Predictor.from_folder(options.models, device, **how)
     if options.output:
         lock_folder(options.output)
@@ -137,6 +138,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
+    add("--backend", choices=BACKENDS, default="torch", help="what computes the networks; all but torch: CPU alone")
     many = parser.add_argument_group("several processes or machines")
     many.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: by Ray Data; default: local")
     many.add_argument("--processes", type=_count(1), metavar="N", help="workers; default: one per GPU, else per CPU")

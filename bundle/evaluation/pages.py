@@ -20,6 +20,7 @@ from bundle.files import read_json, write_json
 
 PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "evidence.md": "evidence.md.j2"}
 BENCHMARK, DUPLICATES, FUZZ = "benchmark_training", "benchmark_duplicates", "fuzz"
+INFERENCE, PEERS = "benchmark_inference", "benchmark_peers"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
@@ -97,7 +98,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     results, classifications, benchmark = [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
-        if kind_of(content) or file.stem in (DUPLICATES, FUZZ):
+        if kind_of(content) or file.stem in (DUPLICATES, INFERENCE, PEERS, FUZZ):
             continue
         if file.stem == BENCHMARK:
             _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")
@@ -135,7 +136,6 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "span": _span,
     }
     evidence = read_evidence(results_dir)
-    growth = Path(results_dir) / f"{DUPLICATES}.json"
     values = {
         "evidence": evidence,
         **summarise_factorial(evidence["factorial"]),
@@ -143,7 +143,9 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "classifications": classifications,
         "series": _summarise_seeds(classifications),
         "benchmark": benchmark,
-        "growth": read_json(growth, _MEND) if growth.is_file() else None,
+        "growth": _read_benchmark(results_dir, DUPLICATES),
+        "inference": _read_benchmark(results_dir, INFERENCE),
+        "peers": _read_benchmark(results_dir, PEERS),
         "shipped": bool(shipped),
         "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
         "missed_below": MISSED_BELOW,
@@ -159,6 +161,17 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
     pages["../configs/metadata.json"] = render_metadata(root, _shipped(results), _shipped(classifications))
     return pages
+
+
+def _read_benchmark(results_dir: PathLike, name: str) -> dict[str, Any] | None:
+    """Read a record of scripts/benchmark.py; None where there is none yet."""
+    file = Path(results_dir) / f"{name}.json"
+    if not file.is_file():
+        return None
+    mend = f"run scripts/benchmark.py {name.removeprefix('benchmark_')} again"
+    content = read_json(file, mend)
+    _require(file, content, ("runs", "provenance"), mend)
+    return content
 
 
 def _summarise_seeds(classifications: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

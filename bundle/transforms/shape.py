@@ -45,18 +45,23 @@ def measure_lesion(mask: np.ndarray, spacing_mm: tuple[float, float] | None = No
 def _measure(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the measures that have a unit, and those that have none."""
     step = np.asarray(spacing, dtype=float)
-    pixels = np.argwhere(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pixels = np.argwhere(box) + np.array([rows[0], columns[0]])
     points = pixels * step
     # Each pixel is a rectangle with a spread of its own.
     covariance = np.cov(points, rowvar=False, bias=True) + np.diag(step**2 / 12)
     (small, large), vectors = np.linalg.eigh(covariance)
-    rows, columns = vectors[:, 1] * (1 if vectors[1, 1] > 0 else -1)
-    angle = math.degrees(math.atan2(rows, columns))
+    down, across = vectors[:, 1] * (1 if vectors[1, 1] > 0 else -1)
+    angle = math.degrees(math.atan2(down, across))
     area = float(len(points) * step.prod())
-    corners = np.concatenate([(pixels + offset) * step for offset in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    # Only the first and the last pixel of a row can touch the hull; argwhere lists rows from left to right.
+    turns = np.flatnonzero(np.diff(pixels[:, 0]))
+    ends = pixels[np.concatenate([[0], turns, turns + 1, [len(pixels) - 1]])]
+    corners = np.concatenate([(ends + offset) * step for offset in ((0, 0), (0, 1), (1, 0), (1, 1))])
     sizes = {
         "area": area,
-        "perimeter": _perimeter(mask, spacing),
+        "perimeter": _perimeter(box, spacing),
         "long_axis": 4 * math.sqrt(large),
         "short_axis": 4 * math.sqrt(small),
         "equivalent_diameter": 2 * math.sqrt(area / math.pi),

@@ -14,7 +14,7 @@ from bundle.benchmark_archive import archive_lines, measure_archive
 from bundle.errors import UserError
 from scripts.benchmark import main
 
-SMALL = ((40, 50), (50, 60))
+SMALL = ((48, 50), (50, 60))
 
 
 def test_growth_is_what_each_further_image_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def predict_archive(
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
         mend = "what is done is kept: run it again, with --engine local if a file ends every worker"
-        raise UserError(f"the workers died {RETRIES + 1} times over the same files ({reason}); {mend}") from None
+        raise UserError(f"Ray gave up, as it does when workers die again and again ({reason}); {mend}") from None
     finally:
         ray.shutdown()
     for folder, _, _ in os.walk(job.output):

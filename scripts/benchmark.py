@@ -146,7 +146,8 @@ def _show_peers(result: dict[str, Any]) -> str:
     lines = [f"{'':<14}{'M param.':>9}{'GMAC':>7}{'ms/step':>9}{'MiB':>7}{'ms/image':>10}{'MiB':>7}"]
     lines += [
         f"{run['name']:<14}{run['parameters'] / 1e6:>9.2f}{run['macs'] / 1e9:>7.2f}"
-        f"{run['seconds_per_step'] * 1e3:>9.0f}{run['step_memory_mib']:>7.0f}{run['seconds_per_image'] * 1e3:>10.1f}{run['image_memory_mib']:>7.1f}"
+        f"{run['seconds_per_step'] * 1e3:>9.0f}{run['step_memory_mib']:>7.0f}"
+        f"{run['seconds_per_image'] * 1e3:>10.1f}{run['image_memory_mib']:>7.1f}"
         for run in result["runs"]
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from bundle.networks import PEERS, Peer
 from bundle.predictor import Predictor
 from scripts.benchmark import main
 
-SMALL: dict[str, Any] = {"images": 2, "rounds": 2, "sizes": ((40, 50), (60, 70))}
+SMALL: dict[str, Any] = {"images": 2, "rounds": 2, "sizes": ((48, 56), (60, 70))}
 
 
 @pytest.fixture

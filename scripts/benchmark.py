@@ -51,9 +51,10 @@ def _training(options: argparse.Namespace) -> dict[str, Any]:
 def _inference(options: argparse.Namespace) -> dict[str, Any]:
     from bundle.benchmark_inference import measure_inference
 
-    counts = {"rounds": 1, "images": 2} if options.quick else {}
-    more = {"backends": options.backends} if options.backends else {}
-    return measure_inference(options.models, **more, **counts)
+    chosen: dict[str, Any] = {"rounds": 1, "images": 2} if options.quick else {}
+    if options.backends:
+        chosen["backends"] = options.backends
+    return measure_inference(options.models, **chosen)
 
 
 def _peers(options: argparse.Namespace) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _peers(options: argparse.Namespace) -> dict[str, Any]:
 
     if any(length % 16 for length in options.spatial_size):
         raise UserError(f"--spatial_size {' '.join(map(str, options.spatial_size))}: give multiples of 16")
-    counts = {"rounds": 1, "iterations": 1} if options.quick else {}
+    counts: dict[str, Any] = {"rounds": 1, "iterations": 1} if options.quick else {}
     return measure_peers(spatial_size=options.spatial_size, batch_size=options.batch_size, **counts)
 
 

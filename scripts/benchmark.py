@@ -17,6 +17,7 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.backends, which takes seconds to import
 
 
 @one_line_errors
@@ -98,7 +99,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "inference", parents=[common, quick], help="images per second by each backend, on the CPU"
     )
     inference.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
-    inference.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that are installed")
+    inference.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: all that are installed")
     peers = commands.add_parser("peers", parents=[common, quick], help="our U-Net beside networks of MONAI, on the CPU")
     peers.add_argument("--spatial_size", type=_positive, nargs=2, default=[128, 128], metavar=("H", "W"))
     peers.add_argument("--batch_size", type=_positive, default=8, help="of the training steps; default: 8")

@@ -84,7 +84,7 @@ def peak_memory_mib(action: Callable[[], None]) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     held = peak = 0
-    result = record.profiler.kineto_results  # type: ignore[union-attr]
+    result = record.profiler.kineto_results
     changes = (event for event in result.events() if event.name() == "[memory]")
     for event in sorted(changes, key=lambda event: event.start_ns()):
         held += event.nbytes()

@@ -118,7 +118,10 @@ def to_onnx(network: torch.nn.Module, image: torch.Tensor, any_batch: bool = Fal
             dynamic_shapes=batch,
             verbose=False,
         )
-    return program.model_proto.SerializeToString()
+    if program is None:  # never so with dynamo; its type says it could
+        raise RuntimeError("the exporter returned no program")
+    content: bytes = program.model_proto.SerializeToString()
+    return content
 
 
 def _torchscript(network: torch.nn.Module, image: torch.Tensor, path: Path) -> Network:

@@ -64,20 +64,20 @@ class Predictor:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() and backend == TORCH else "cpu"))
         _check_backend(backend, self.device, explain)
         card = require_card(segmenter, SEGMENTER_KEYS)
-        segmenter_network = UNet(
+        unet = UNet(
             filters=card["filters"],
             batch_norm=card["batch_norm"],
             context=card["context"],
             standardize=card["standardize"],
         )
-        card = load_weights(segmenter_network, segmenter, allow_unverified)
+        card = load_weights(unet, segmenter, allow_unverified)
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
-        network = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
-        classifier_card = load_weights(network, classifier, allow_unverified)
+        segnet = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
+        classifier_card = load_weights(segnet, classifier, allow_unverified)
         self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
-        self.segmenter = self._ready(segmenter_network, (1, *card["spatial_size"]), backend)
+        self.segmenter = self._ready(unet, (1, *card["spatial_size"]), backend)
         size = classifier_card.get("spatial_size", (128, 128))
-        network = self._ready(network, (classifier_card["in_channels"], *size), backend)
+        network = self._ready(segnet, (classifier_card["in_channels"], *size), backend)
         self.classifier = ClassifyLesiond(
             network, AutocastInferer(self.device, amp=amp), self.device, classifier_card, card, explain
         )

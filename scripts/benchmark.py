@@ -18,6 +18,7 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.backends, which takes seconds to import
 
 
 @one_line_errors
@@ -52,9 +53,10 @@ def _training(options: argparse.Namespace) -> dict[str, Any]:
 def _inference(options: argparse.Namespace) -> dict[str, Any]:
     from bundle.benchmark_inference import measure_inference
 
-    counts = {"rounds": 1, "images": 2} if options.quick else {}
-    more = {"backends": options.backends} if options.backends else {}
-    return measure_inference(options.models, **more, **counts)
+    chosen: dict[str, Any] = {"rounds": 1, "images": 2} if options.quick else {}
+    if options.backends:
+        chosen["backends"] = options.backends
+    return measure_inference(options.models, **chosen)
 
 
 def _peers(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _peers(options: argparse.Namespace) -> dict[str, Any]:
 
     if any(length % 16 for length in options.spatial_size):
         raise UserError(f"--spatial_size {' '.join(map(str, options.spatial_size))}: give multiples of 16")
-    counts = {"rounds": 1, "iterations": 1} if options.quick else {}
+    counts: dict[str, Any] = {"rounds": 1, "iterations": 1} if options.quick else {}
     return measure_peers(spatial_size=options.spatial_size, batch_size=options.batch_size, **counts)
 
 
@@ -104,7 +106,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "inference", parents=[common, quick], help="images per second by each backend, on the CPU"
     )
     inference.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
-    inference.add_argument("--backends", nargs="+", metavar="NAME", help="default: all that are installed")
+    inference.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: all that are installed")
     peers = commands.add_parser("peers", parents=[common, quick], help="our U-Net beside networks of MONAI, on the CPU")
     peers.add_argument("--spatial_size", type=_positive, nargs=2, default=[128, 128], metavar=("H", "W"))
     peers.add_argument("--batch_size", type=_positive, default=8, help="of the training steps; default: 8")

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from monai.networks.nets import AttentionUnet, BasicUNet, SegResNet
 from monai.networks.nets import UNet as MonaiUNet
 
-_COMMON = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1}
+_COMMON: dict[str, Any] = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1}
 PEERS: dict[str, Callable[[], torch.nn.Module]] = {
     "BasicUNet": lambda: BasicUNet(**_COMMON, features=(16, 32, 64, 128, 256, 16)),
     "UNet": lambda: MonaiUNet(**_COMMON, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2),

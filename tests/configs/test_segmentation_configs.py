@@ -18,7 +18,9 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, onnx_export, verify_net_in_out
 from PIL import Image
 
-from bundle.networks import UNet
+from bundle.errors import UserError
+from bundle.networks import PEERS, Peer, UNet
+from bundle.predictor import Predictor
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN, EVALUATE, INFERENCE = (f"configs/{name}.json" for name in ("train", "evaluate", "inference"))
@@ -164,6 +166,38 @@ def test_paper_recipe_trains_with_oversampling(settings: list[str], tmp_path: Pa
     assert card["batch_norm"] is False
     assert card["context"] == 16
     assert card["validation"]["metric"] == "val_loss"
+
+
+@pytest.mark.slow
+def test_a_network_of_monai_trains_and_is_evaluated_in_the_place_of_ours(
+    settings: list[str], tmp_path: Path, run_bundle: Run
+) -> None:
+    overrides = [*settings[:-1], str(tmp_path / "run")]
+    files = f"['{TRAIN}', 'configs/peer_segmentation.yaml']"
+    small = ["--max_epochs", "2", "--spatial_size", "[48, 64]", "--batch_size", "4", "--peer", "SegResNet"]
+    done = run_bundle("training", "--config_file", files, *overrides, *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["peer"] == "SegResNet"
+    assert not {"filters", "batch_norm", "context", "standardize"} & card.keys()
+    other = run_bundle("training", "--config_file", files, *overrides, *small[:-1], "BasicUNet")
+    assert other.returncode != 0
+    assert "peer" in other.stderr  # a run folder of another network is refused by the setting's name
+    network = "{'_target_': 'bundle.networks.Peer', 'name': 'SegResNet'}"
+    done = run_bundle("--config_file", EVALUATE, *overrides, "--network_def", network)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "evaluation" / "metrics.json").is_file()
+    with pytest.raises(UserError, match="the card of another network"):
+        Predictor(tmp_path / "run" / "model.pt", "models/model_classifier.pt", "cpu")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_every_peer_is_built_by_its_overlay_and_names_itself_in_the_fingerprint(peer: str, root: Path) -> None:
+    parser = ConfigParser(ConfigParser.load_config_files([root / TRAIN, root / "configs/peer_segmentation.yaml"]))
+    parser["peer"] = peer
+    assert isinstance(parser.get_parsed_content("network_def"), Peer)
+    assert parser["checkpoint"]["fingerprint"]["peer"] == "@peer"
+    assert parser.get_parsed_content("finish#settings#peer") == peer
 
 
 def test_a_run_on_records_given_by_a_tool_is_published_and_the_former_weights_kept(

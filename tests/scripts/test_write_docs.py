@@ -153,6 +153,28 @@ def test_speed_stands_on_the_page(tmp_path: Path) -> None:
     assert "| training loop | 180.0 | 90 |" in page(tmp_path)
 
 
+def test_benchmarks_of_inference_and_of_peers_stand_on_the_page(tmp_path: Path) -> None:
+    from bundle.benchmark_inference import _summarise
+    from bundle.benchmark_peers import measure_peers
+
+    rounds = [
+        {"torch, float32": {"bare": 10.0, "pipeline": 8.0}, "openvino, float32": {"bare": 20.0, "pipeline": share}}
+        for share in (10.0, 12.0, 11.0)
+    ]
+    settings = {"images": 24, "sizes": [[400, 560], [500, 760]], "threads": 2, "versions": {"openvino": "1.2"}}
+    record = {"settings": settings, "runs": _summarise(rounds), "rounds": rounds, "provenance": {"command": "x"}}
+    assert page(tmp_path).count("No measurement is recorded yet") == 4
+    (tmp_path / "results").mkdir(exist_ok=True)
+    (tmp_path / "results" / "benchmark_inference.json").write_text(json.dumps(record))
+    peers = measure_peers(spatial_size=(32, 32), batch_size=1, filters=(4, 8), rounds=1, iterations=1)
+    (tmp_path / "results" / "benchmark_peers.json").write_text(json.dumps(peers))
+    text = page(tmp_path)
+    assert "| openvino, float32 | 20.0 | 2.00 | 11.0 | 1.38 | 55 (50–60) |" in text
+    assert "| SegResNet | 1.58 |" in text
+    (tmp_path / "results" / "benchmark_peers.json").write_text("{}")
+    assert write_docs.main(["--docs", str(tmp_path)]) == 2
+
+
 @pytest.mark.parametrize(("text", "reason"), [("{", "no JSON"), ("{}", "lacks"), ("[]", "not an object")])
 def test_file_that_is_no_result_is_named(
     tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]

@@ -51,7 +51,7 @@ def findings(tmp_path: Path) -> Findings:
     ]
     pixels = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
     for finding in inputs:
-        records.write(finding["image"], "key", finding, (), Written((), ()))
+        records.write(finding["image"], "key", finding, (), Written((), ()), "run")
         records.path(finding["image"], OUTLINE).write_bytes(encode_thumbnail(pixels, THUMBNAIL_SIDE))
     records.path("one.png", HEAT).write_bytes(encode_thumbnail(pixels, THUMBNAIL_SIDE))
     return Findings(records, [finding["image"] for finding in inputs])
@@ -149,7 +149,7 @@ def test_a_synthetic_model_is_named_so_on_top(findings: Findings, tmp_path: Path
     assert "SYNTHETIC data" not in _html(findings, tmp_path)
     record = findings.records.read("one.png")
     record["finding"]["warnings"] = ["SYNTHETIC: the weights were trained on a phantom and say nothing about patients"]
-    findings.records.write("one.png", "key", record["finding"], (), Written((), ()))
+    findings.records.write("one.png", "key", record["finding"], (), Written((), ()), "run")
     assert "SYNTHETIC data" in _html(findings, tmp_path)
 
 

@@ -245,7 +245,7 @@ def try_not_finite(lab: Lab, number: int) -> Record:
 
 
 def try_worker(lab: Lab, number: int) -> Record:
-    """Two gloo processes: kill -9 one (the last try of ten: freeze it); the job must recover by itself, and soon."""
+    """Two gloo processes: kill -9 one (the tenth try: freeze it); the job must recover by itself, and soon."""
     stage, rank = STAGES[number // 2 % 2], number % 2
     freeze = number % 10 == 9
     reference = lab.reference(stage, processes=2)
@@ -422,7 +422,7 @@ DRILLS: dict[str, tuple[Callable[[Lab, int], Record], int]] = {
     "corruption": (try_corruption, 25),
     "not_finite": (try_not_finite, 6),
     "starvation": (try_starvation, 3),
-    "workers": (try_worker, 10),
+    "workers": (try_worker, 11),
     "nodes": (try_nodes, 2),
     "worlds": (try_world, 4),
     "soak": (try_soak, 2),

@@ -158,6 +158,14 @@ def cine(tmp_path: Path) -> Path:
     return save(ultrasound(frames), tmp_path / "cines" / "sub" / "cine.dcm").parents[1]
 
 
+def test_a_cine_whose_syntax_is_not_read_is_skipped_once(predictor: Any, cine: Path, tmp_path: Path) -> None:
+    file = cine / "sub" / "cine.dcm"
+    file.write_bytes(file.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"))
+    outcomes, summary = _run(predictor, "m", cine, tmp_path / "out", outputs=("json",))
+    assert [skipped["path"] for skipped in summary.skipped] == ["sub/cine.dcm"]
+    assert "is not read" in str(outcomes[0].error)
+
+
 def test_frames_of_a_cine_are_findings_and_the_most_suspicious_is_named(
     predictor: Any, cine: Path, tmp_path: Path
 ) -> None:

@@ -57,10 +57,8 @@ def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> 
     Raises:
         InputError: a syntax or kind of pixels that is not read, or less data than the header claims.
     """
+    check_is_read(path, header)
     syntax = str(header.file_meta.TransferSyntaxUID)
-    if syntax not in NATIVE and syntax not in PLUGINS and syntax not in LOSSLESS:
-        raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
-    _check_kind(path, header)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         _check_palette(path, header)
     length, vr = enter(path, header, content)
@@ -106,8 +104,15 @@ def _unread(path: str, reason: str) -> InputError:
     return InputError(path, reason, "convert it with a DICOM tool to RGB or MONOCHROME2 of 8 bits, uncompressed")
 
 
-def _check_kind(path: str, header: Dataset) -> None:
-    """Refuse kinds of pixels that are not read, and numbers that contradict each other."""
+def check_is_read(path: str, header: Dataset) -> None:
+    """Refuse transfer syntaxes and kinds of pixels that are not read, and numbers that contradict each other.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    syntax = str(header.file_meta.TransferSyntaxUID)
+    if syntax not in NATIVE and syntax not in PLUGINS and syntax not in LOSSLESS:
+        raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
     photometric = str(header.get("PhotometricInterpretation", "not told"))
     if photometric not in (*MONOCHROME, *COLOUR, "PALETTE COLOR"):
         raise _unread(path, f"its photometric interpretation is {photometric}, which is not read")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .calibration import read_calibration
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
-from .dicom_frame import decode_frame
+from .dicom_frame import check_is_read, decode_frame
 from .image import to_grey
 from .pydicom2 import encoding_of, lookup_tables
 from .ultrasound import UltrasoundImage, choose_frame, plain
@@ -68,7 +68,9 @@ def count_dicom_frames(path: str | os.PathLike[str]) -> int:
     """
     with opened(path) as (header, _):
         check_is_ultrasound(path, header)
-        return check_geometry(path, header)[2]
+        frames = check_geometry(path, header)[2]
+        check_is_read(os.fspath(path), header)
+        return frames
 
 
 def _notes(header: Dataset) -> list[str]:

@@ -16,6 +16,7 @@ from bundle.errors import UserError
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
 
 MISSED_BELOW = 0.1  # a Dice under this means that the lesion was not found: the overlap is of no use to a reader
+STRETCHED = 256  # pixels per side of the image in which papers on this task give surface distances
 THRESHOLDS = np.arange(5, 100, 5) / 100
 
 
@@ -25,12 +26,14 @@ class CaseScores:
 
     Dice, IoU, HD95 and `missed` need a lesion in the ground truth, HD95 a predicted one as well. `false_positive` and
     `false_positive_area` are for images without a lesion. Areas are fractions of the image in [0, 1], `hd95` is in
-    pixels of the image as it was stored, and tp, fp, fn, tn count pixels.
+    pixels of the image as it was stored, `hd95_at_256` in pixels of the image stretched to 256×256, as many papers
+    give it, and tp, fp, fn, tn count pixels.
     """
 
     dice: float | None
     iou: float | None
     hd95: float | None
+    hd95_at_256: float | None
     missed: bool | None
     pixel_accuracy: float
     background_accuracy: float
@@ -66,11 +69,14 @@ def measure_case(probability: np.ndarray, lesion: np.ndarray, threshold: float =
     pixels = lesion.size
     tn = pixels - tp - fp - fn
     has_lesion = tp + fn > 0
+    has_surfaces = has_lesion and tp + fp > 0
+    stretched = (STRETCHED / lesion.shape[0], STRETCHED / lesion.shape[1])
     dice = 2 * tp / (2 * tp + fp + fn) if has_lesion else None
     return CaseScores(
         dice=dice,
         iou=tp / (tp + fp + fn) if has_lesion else None,
-        hd95=_surface_distance(predicted, lesion) if has_lesion and tp + fp > 0 else None,
+        hd95=_surface_distance(predicted, lesion) if has_surfaces else None,
+        hd95_at_256=_surface_distance(predicted, lesion, stretched) if has_surfaces else None,
         missed=None if dice is None else dice < MISSED_BELOW,
         pixel_accuracy=(tp + tn) / pixels,
         background_accuracy=(fp + tn) / pixels,
@@ -171,13 +177,16 @@ def _check_pair(probability: np.ndarray, lesion: np.ndarray) -> None:
         )
 
 
-def _surface_distance(predicted: np.ndarray, lesion: np.ndarray) -> float:
-    """Return the larger of the two directed 95th percentiles of surface distance, in pixels (MONAI's definition)."""
+def _surface_distance(predicted: np.ndarray, lesion: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Return the larger of the two directed 95th percentiles of surface distance (MONAI's definition).
+
+    In pixels, or in the unit of a (row, column) distance of pixel centres.
+    """
     first, second = (torch.from_numpy(mask)[None, None] for mask in (predicted, lesion))
     with warnings.catch_warnings():
         # MONAI 1.6.1 calls a helper with an argument that it has itself deprecated.
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
-        return float(compute_hausdorff_distance(first, second, include_background=True, percentile=95))
+        return float(compute_hausdorff_distance(first, second, include_background=True, percentile=95, spacing=spacing))
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -205,6 +214,7 @@ def _summarise_lesions(rows: Sequence[Mapping[str, Any]], draws: int, seed: int)
         "dice": _mean(rows, "dice", draws, seed),
         "iou": _mean(rows, "iou", draws, seed),
         "hd95": _mean(rows, "hd95", draws, seed),
+        "hd95_at_256": _mean(rows, "hd95_at_256", draws, seed),
         "hd95_undefined": sum(row["hd95"] is None for row in rows),
         "pixel_accuracy": _mean(rows, "pixel_accuracy", draws, seed),
         "background_accuracy": _mean(rows, "background_accuracy", draws, seed),

@@ -80,6 +80,15 @@ def test_hd95_is_in_pixels_along_both_axes() -> None:
     assert measure_case(_box(14, 10, 10, 10).astype(float), lesion).hd95 == pytest.approx(4)
 
 
+def test_hd95_at_256_counts_pixels_of_the_stretched_image() -> None:
+    lesion = np.zeros((128, 512), dtype=bool)
+    lesion[40:60, 100:140] = True
+    lower, further = np.roll(lesion, 6, axis=0), np.roll(lesion, 6, axis=1)
+    assert measure_case(lower.astype(float), lesion).hd95_at_256 == pytest.approx(6 * 256 / 128)
+    assert measure_case(further.astype(float), lesion).hd95_at_256 == pytest.approx(6 * 256 / 512)
+    assert measure_case(np.zeros(lesion.shape), lesion).hd95_at_256 is None
+
+
 def test_lesion_is_missed_below_a_dice_of_a_tenth() -> None:
     lesion = _box(0, 0, 10, 10)
     assert measure_case(_box(30, 30, 5, 5).astype(float), lesion).missed is True

@@ -79,7 +79,8 @@ class LoadLesionMaskd(MapTransform):
         shape = None if whole is None else tuple(int(side) for side in whole)
         for key in self.key_iterator(out):
             paths = out[key]
-            first = os.fspath(paths if isinstance(paths, (str, os.PathLike)) else paths[0])
+            names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+            first = os.fspath(names[0]) if names else str(meta.get("filename_or_obj", ""))
             mask = merge_masks(paths, meta.get("filename_or_obj"), shape).astype(np.float32)[None]
             out[key] = MetaTensor(torch.from_numpy(crop_to_region(mask, meta)), meta={"filename_or_obj": first})
         return out
@@ -98,7 +99,7 @@ def merge_masks(
     """Read one or more mask files and merge them by OR into a (H, W) bool array.
 
     Args:
-        paths: of the masks.
+        paths: of the masks; none at all stands for an image without a lesion, whose shape must be given.
         image: that they belong to, for a DICOM SEG of several; see `read_mask`.
         shape: (H, W) of the image. A dataset's check refuses masks of another size, but for the layouts whose masks it
             brings to the image's size; this does so here as well.
@@ -107,6 +108,10 @@ def merge_masks(
         InputError: a file can not be used, the masks differ in size, or are of another shape than the image.
     """
     names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not names:
+        if shape is None:
+            raise InputError(image or "record", "has no mask, and its size is not known", "name its mask")
+        return np.zeros(shape[:2], dtype=bool)
     merged = _read_fitting(names[0], image, shape)
     for name in names[1:]:
         mask = _read_fitting(name, image, shape)

@@ -85,6 +85,18 @@ def test_a_run_folder_of_other_settings_is_refused_by_name(trained: Path, settin
     assert "Traceback" not in done.stderr
 
 
+def test_images_without_a_lesion_join_the_training_on_request(
+    settings: list[str], tmp_path: Path, run_bundle: Run
+) -> None:
+    small = ["--max_epochs", "1", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--output_dir", str(tmp_path)]
+    done = run_bundle("training", "--config_file", TRAIN, *settings, *small, "--normals", "true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "model.json").read_text())["normals"] is True
+    again = run_bundle("training", "--config_file", TRAIN, *settings, *small)
+    assert again.returncode == 2
+    assert "normals" in again.stderr and "training_images" in again.stderr
+
+
 def test_evaluation_scores_the_test_part_at_native_size(trained: Path, settings: list[str], run_bundle: Run) -> None:
     done = run_bundle("--config_file", EVALUATE, *settings)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -88,6 +88,16 @@ def test_several_mask_files_are_merged_by_or(masks: list[Path]) -> None:
     assert np.array_equal(label[0].numpy() > 0, merge_masks(masks[0]) | merge_masks(masks[1]))
 
 
+def test_no_mask_at_all_stands_for_no_lesion(tmp_path: Path) -> None:
+    image = tmp_path / "normal.png"
+    Image.fromarray(np.full((30, 50), 99, np.uint8)).save(image)
+    item = LoadLesionMaskd("label")(LoadUltrasoundd("image")({"image": str(image), "label": []}))
+    assert item["label"].shape == (1, 30, 50) and not item["label"].any()
+    with pytest.raises(InputError, match="no mask"):
+        merge_masks([])
+
+
+
 def test_masks_of_two_sizes_are_refused_with_both_names(masks: list[Path], tmp_path: Path) -> None:
     other = _write(tmp_path / "a_mask_2.png", np.zeros((12, 21), np.uint8))
     with pytest.raises(InputError, match=r"a_mask_2\.png.*a_mask\.png"):

@@ -23,7 +23,7 @@ BINS = 15  # of the calibration error, as in Guo et al., On Calibration of Moder
 
 def summarise_classification(
     rows: Sequence[Mapping[str, Any]],
-    thresholds: Mapping[str, float] | None = None,
+    thresholds: Mapping[str, float | Sequence[float]] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -31,16 +31,17 @@ def summarise_classification(
 
     Args:
         rows: one per image: `image`, `group`, `label` (0 benign, 1 malignant) and `probability` of malignancy.
-        thresholds: an operating point's name and its threshold in [0, 1]; by default {"default": 0.5}.
+        thresholds: an operating point's name and its threshold in [0, 1], or one for each row, where each fold of a
+            cross-validation has its own; by default {"default": 0.5}.
         draws: number of bootstrap samples.
         seed: of the bootstrap.
 
     Returns:
         A dict ready for JSON: `intervals` (how they were drawn), `cases`, `groups`, `malignant` (counts),
         `majority_accuracy` (of always naming the more frequent class), `auroc`, `auprc` (average precision), `brier`,
-        `ece` (see `bin_reliability`), and `operating_points`: for each name `threshold`, `confusion`
-        ([[tn, fp], [fn, tp]], rows are the truth) and the scores at it. Each score is {"estimate", "low", "high"},
-        None where the cases do not define it.
+        `ece` (see `bin_reliability`), and `operating_points`: for each name `threshold` (the mean where there are
+        many), `confusion` ([[tn, fp], [fn, tp]], rows are the truth) and the scores at it. Each score is {"estimate",
+        "low", "high"}, None where the cases do not define it.
 
     Raises:
         UserError: no row, a label that is not 0 or 1, or a probability outside [0, 1].
@@ -51,20 +52,22 @@ def summarise_classification(
     def ratio(top: ArrayLike, bottom: ArrayLike | None = None) -> dict[str, float | None]:
         return bootstrap_ratio_by_group(top, groups, bottom, draws=draws, seed=seed).as_dict()
 
-    def statistic(function: Callable[[np.ndarray, np.ndarray], float]) -> dict[str, float | None]:
+    def statistic(
+        function: Callable[[np.ndarray, np.ndarray], float], values: np.ndarray = probabilities
+    ) -> dict[str, float | None]:
         return bootstrap_by_group(
-            lambda cases: function(labels[cases], probabilities[cases]), groups, draws=draws, seed=seed
+            lambda cases: function(labels[cases], values[cases]), groups, draws=draws, seed=seed
         ).as_dict()
 
-    def score_at(threshold: float) -> dict[str, Any]:
-        called = probabilities >= threshold
+    def score_at(threshold: float | Sequence[float]) -> dict[str, Any]:
+        called = probabilities >= np.asarray(threshold)
         tp, fp = labels & called, ~labels & called
         tn, fn = ~labels & ~called, labels & ~called
         return {
-            "threshold": float(threshold),
+            "threshold": float(np.mean(threshold)),
             "confusion": [[int(tn.sum()), int(fp.sum())], [int(fn.sum()), int(tp.sum())]],
             "accuracy": ratio(tp | tn),
-            "balanced_accuracy": statistic(lambda truth, scores: balanced_accuracy(truth, scores >= threshold)),
+            "balanced_accuracy": statistic(balanced_accuracy, called),
             "sensitivity": ratio(tp, labels),
             "specificity": ratio(tn, ~labels),
             "precision_malignant": ratio(tp, called),

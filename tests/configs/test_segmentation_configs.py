@@ -94,7 +94,8 @@ def test_images_without_a_lesion_join_the_training_on_request(
     assert json.loads((tmp_path / "model.json").read_text())["normals"] is True
     again = run_bundle("training", "--config_file", TRAIN, *settings, *small)
     assert again.returncode == 2
-    assert "normals" in again.stderr and "training_images" in again.stderr
+    assert "normals" in again.stderr
+    assert "training_images" in again.stderr
 
 
 def test_evaluation_scores_the_test_part_at_native_size(trained: Path, settings: list[str], run_bundle: Run) -> None:

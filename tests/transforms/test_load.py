@@ -92,10 +92,10 @@ def test_no_mask_at_all_stands_for_no_lesion(tmp_path: Path) -> None:
     image = tmp_path / "normal.png"
     Image.fromarray(np.full((30, 50), 99, np.uint8)).save(image)
     item = LoadLesionMaskd("label")(LoadUltrasoundd("image")({"image": str(image), "label": []}))
-    assert item["label"].shape == (1, 30, 50) and not item["label"].any()
+    assert item["label"].shape == (1, 30, 50)
+    assert not item["label"].any()
     with pytest.raises(InputError, match="no mask"):
         merge_masks([])
-
 
 
 def test_masks_of_two_sizes_are_refused_with_both_names(masks: list[Path], tmp_path: Path) -> None:

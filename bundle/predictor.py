@@ -78,9 +78,8 @@ class Predictor:
         self.segmenter = self._ready(unet, (1, *card["spatial_size"]), backend)
         size = classifier_card.get("spatial_size", (128, 128))
         network = self._ready(segnet, (classifier_card["in_channels"], *size), backend)
-        self.classifier = ClassifyLesiond(
-            network, AutocastInferer(self.device, amp=amp), self.device, classifier_card, card, explain
-        )
+        inferer = AutocastInferer(self.device, amp=amp, flip=classifier_card.get("flip", False))
+        self.classifier = ClassifyLesiond(network, inferer, self.device, classifier_card, card, explain)
         letterbox = bool(card.get("letterbox", False))
         self.fit = Compose(
             [EnhanceContrastd("image", card.get("clahe", 0.0)), FitTod("image", card["spatial_size"], letterbox)]

@@ -7,6 +7,7 @@ interrupted resumes by itself.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import subprocess
@@ -21,6 +22,8 @@ from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
+MEMBER_SEEDS = 1000
+"""Between the seeds of an ensemble's members, so that they never meet those of another --seeds."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def plan_chain(
     classifier_rows: Sequence[int | None] = (None,),
     masks: Sequence[str] = ("predicted",),
     folds: int | None = None,
+    members: int = 1,
     segmentation_overrides: Sequence[str] = (),
     classification_overrides: Sequence[str] = (),
 ) -> list[Step]:
@@ -62,7 +66,8 @@ def plan_chain(
         row: of the paper's Table 1.
         classifier_rows: of the paper's Table 2; (None,) for ours, () for no classifier.
         masks: what the classifiers see: "predicted", and "oracle" for the ground truth beside it.
-        folds: cross-fit: so many segmenters, and classifiers on the masks of all images.
+        folds: cross-validate: so many segmenters and classifiers, each tested on its fold, and their results pooled.
+        members: classifiers per fold, of other seeds, whose answers are averaged; with folds only.
         segmentation_overrides, classification_overrides: further words, such as ``--max_epochs 2``.
     """
     name = f"{recipe}{f'_row{row}' if row else ''}{f'_{folds}folds' if folds else ''}_seed{seed}"
@@ -105,6 +110,9 @@ def plan_chain(
                     folder / "predictions" / "skipped.json",
                 )
             )
+    if folds:
+        runs = [run.with_name(f"{run.name}_fold{fold}") for fold in range(folds)]
+        steps.append(_plan_pooling(f"segmentation {name}", runs, run.with_name(f"{run.name}_out_of_fold")))
     words = (*common, "--segmentation_dir", str(run), "--prepared_dir", str(prepared))
     for classifier_row in classifier_rows:
         for source in masks:
@@ -112,27 +120,45 @@ def plan_chain(
             full = f"{oracle}{recipe}{f'_row{classifier_row}' if classifier_row else ''}"
             full += f"{f'_{folds}folds' if folds else ''}_seed{seed}"
             folder = output_dir / f"classification_{full}"
-            overrides = (*(("--folds", str(folds)) if folds else ()), *_row(classifier_row), *classification_overrides)
-            steps += _plan_classifier(full, folder, recipe, seed, (*words, "--masks", source), overrides)
+            overrides = (*_row(classifier_row), *classification_overrides)
+            given = (*words, "--masks", source)
+            if not folds:
+                steps += _plan_classifier(full, folder, recipe, (seed, seed), given, overrides)
+                continue
+            runs = []
+            for fold, member in itertools.product(range(folds), range(members)):
+                suffix = f"_fold{fold}{f'_member{member}' if members > 1 else ''}"
+                runs.append(folder.with_name(folder.name + suffix))
+                own = ("--folds", str(folds), "--split", f"fold {fold} of {folds}", *overrides)
+                seeds = (seed, seed + MEMBER_SEEDS * member)
+                steps += _plan_classifier(full + suffix, runs[-1], recipe, seeds, given, own)
+            steps.append(_plan_pooling(f"classification {full}", runs, folder.with_name(f"{folder.name}_out_of_fold")))
     if recipe == "ours" and classifier_rows:
         leaks = output_dir / f"leaks_{name}"
-        given = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
-        step = (str(dataset_dir), "--output", str(leaks), *given, *(("--folds", str(folds)) if folds else ()))
+        sources = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
+        step = (str(dataset_dir), "--output", str(leaks), *sources, *(("--folds", str(folds)) if folds else ()))
         steps.append(Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",)))
     return steps
 
 
+def _plan_pooling(name: str, runs: Sequence[Path], folder: Path) -> Step:
+    result = folder / "evaluation"
+    words = (*map(str, runs), "--output", str(result))
+    return Step(f"pool {name}", words, result / "metrics.json", ("scripts/pool_folds.py",))
+
+
 def _plan_classifier(
-    name: str, folder: Path, recipe: str, seed: int, common: Sequence[str], overrides: Sequence[str]
+    name: str, folder: Path, recipe: str, seeds: tuple[int, int], common: Sequence[str], overrides: Sequence[str]
 ) -> list[Step]:
+    """Training and evaluation; the seeds are of the split and of the network."""
     overlay = "paper_classifier" if recipe == "paper" else None
     words = (*common, "--output_dir", str(folder))
     return [
         Step(
             f"train classification {name}",
             (
-                *("training", *_configs("train_classifier", overlay), *words, "--split_seed", str(seed)),
-                *("--segmentation_split_seed", str(seed), "--seed", str(seed), *overrides),
+                *("training", *_configs("train_classifier", overlay), *words, "--split_seed", str(seeds[0])),
+                *("--segmentation_split_seed", str(seeds[0]), "--seed", str(seeds[1]), *overrides),
             ),
             folder / "model_classifier.pt",
         ),

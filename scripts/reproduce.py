@@ -27,7 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of split and training; default: 0")
     parser.add_argument("--oracle", action="store_true", help="also classify from ground-truth masks, named so")
     parser.add_argument(
-        "--folds", type=int, help="also our recipe cross-fitted: so many segmenters, and a classifier on all images"
+        "--folds", type=int, help="also our recipe cross-validated: every image tested by networks that never saw it"
+    )
+    parser.add_argument(
+        "--members", type=int, default=3, help="with --folds: classifiers per fold, averaged; default: %(default)s"
     )
     parser.add_argument(
         "--small", action="store_true", help="CPU-size networks and 128×128 in place of the paper's sizes"
@@ -54,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
                 *(dataset, output, "ours", seed),
                 masks=masks,
                 folds=folds,
+                members=options.members,
                 segmentation_overrides=epochs,
                 classification_overrides=epochs,
             )

@@ -45,18 +45,29 @@ def test_ground_truth_masks_stand_in_a_folder_named_so(tmp_path: Path) -> None:
             assert step.result.parts[len(tmp_path.parts)].startswith("classification_oracle_")
 
 
-def test_cross_fitting_trains_a_segmenter_per_fold_and_one_classifier_on_all_their_maps(tmp_path: Path) -> None:
-    steps = plan_chain(tmp_path / "data", tmp_path, "ours", 0, folds=3)
+def test_cross_validation_tests_each_image_by_networks_of_the_other_folds_and_pools(tmp_path: Path) -> None:
+    steps = plan_chain(tmp_path / "data", tmp_path, "ours", 0, folds=3, members=2)
     trained = [step for step in steps if step.name.startswith("train")]
     assert [step.name for step in trained] == [
         *(f"train segmentation ours_3folds_seed0_fold{fold}" for fold in range(3)),
-        "train classification ours_3folds_seed0",
+        *(
+            f"train classification ours_3folds_seed0_fold{fold}_member{member}"
+            for fold in range(3)
+            for member in range(2)
+        ),
     ]
-    for fold, step in enumerate(trained[:3]):
+    for number, step in enumerate(trained):
+        fold = number if number < 3 else (number - 3) // 2
         assert step.words[step.words.index("--split") + 1] == f"fold {fold} of 3"
     words = trained[-1].words
     assert words[words.index("--folds") + 1] == "3"
     assert all(str(step.result.parent).startswith(words[words.index("--segmentation_dir") + 1]) for step in trained[:3])
+    seeds = {step.words[step.words.index("--seed") + 1] for step in trained[3:]}
+    assert len(seeds) == 2
+    pooled = [step for step in steps if step.name.startswith("pool")]
+    assert [step.name.split()[1] for step in pooled] == ["segmentation", "classification"]
+    for step, tested in zip(pooled, (trained[:3], trained[3:]), strict=True):
+        assert [str(step.result.parent) for step in tested] == list(step.words[: len(tested)])
 
 
 @pytest.mark.slow
@@ -66,7 +77,7 @@ def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     data = tmp_path / "phantom"
     make_phantom(data, counts={"benign": 40, "malignant": 36, "normal": 4}, size_range=((60, 80), (90, 120)))
     words = ["--dataset_dir", str(data), "--output_dir", str(tmp_path / "out"), "--max_epochs", "2", "--oracle"]
-    words += ["--folds", "2"]
+    words += ["--folds", "2", "--members", "2"]
     assert reproduce.main(words) == 0
     report = (tmp_path / "out" / "report.md").read_text()
     assert "SYNTHETIC" in report
@@ -78,4 +89,4 @@ def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     assert page.count("data:image/png;base64,") >= 8
     capsys.readouterr()
     assert reproduce.main(words) == 0
-    assert capsys.readouterr().out.count("done before") == 8 + 11
+    assert capsys.readouterr().out.count("done before") == 8 + 26

@@ -8,11 +8,12 @@ of images; each proposal is then aligned and measured (`bundle.data.alignment`).
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import imagehash
 import numpy as np
@@ -43,7 +44,7 @@ _HASH_NEIGHBOURS, _MAX_HASH_DISTANCE = 6, 200
 """Images that the hashes propose for each image, and the bits of 512 in which these may differ; half is by chance."""
 _TABLES, _BITS, _POSITION_WEIGHT, _LARGEST_BUCKET = 32, 18, 0.8, 100
 _ROWS_AT_ONCE = 1024
-_DETAILS_AT_HAND = 512
+_MIRRORED_AT_HAND = 512
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,15 +77,18 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
     scenes = [scene for scene, _, _ in read]
     hashes, mirrored = np.stack([bits for _, bits, _ in read]), np.stack([bits for _, _, bits in read])
 
-    @lru_cache(_DETAILS_AT_HAND)
-    def details(index: int, mirror: bool) -> Details:
-        return read_details(scenes[index].mirrored() if mirror else scenes[index])
+    proposed = [(*pair, False) for pair in sorted(_near_hashes(hashes, hashes) | _near_features(scenes))]
+    proposed += [(*pair, True) for pair in sorted(_near_hashes(hashes, mirrored))]
+
+    @lru_cache(_MIRRORED_AT_HAND)
+    def mirror_details(index: int) -> Details:
+        return read_details(scenes[index].mirrored())
 
     def judge(entry: tuple[int, int, bool]) -> tuple[float, str] | None:
         first, second, mirror = entry
         if not mirror and cases[order[first]].sha256 == cases[order[second]].sha256:
             return 3.0, "equal pixels"
-        like = compare(details(first, False), details(second, mirror))
+        like = compare(details[first], mirror_details(second) if mirror else details[second])
         if like.texture >= MIN_TEXTURE and like.texture_points >= MIN_POINTS:
             name = "mirrored frame" if mirror else "same frame"
             return 1 + like.texture, f"{name} (correlation {like.texture:.2f}, {like.texture_points} points)"
@@ -96,13 +100,12 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
             return None
         return like.anatomy, f"same scene (correlation {like.anatomy:.2f}, {like.anatomy_points} points)"
 
-    proposed = [(*pair, False) for pair in sorted(_near_hashes(hashes, hashes) | _near_features(scenes))]
-    proposed += [(*pair, True) for pair in sorted(_near_hashes(hashes, mirrored))]
+    with tempfile.TemporaryFile(prefix="scenes-") as file:
+        details = _StoredDetails(scenes, file)
+        verdicts = _in_threads(judge, proposed, "Comparing scenes", "pair")
     judged = [
         (*verdict, order[first], order[second])
-        for (first, second, _), verdict in zip(
-            proposed, _in_threads(judge, proposed, "Comparing scenes", "pair"), strict=True
-        )
+        for (first, second, _), verdict in zip(proposed, verdicts, strict=True)
         if verdict is not None
     ]
     judged.sort(key=lambda entry: -entry[0])
@@ -114,6 +117,29 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
                 pairs.append(Pair(last_seen[case.patient], index, "same patient"))
             last_seen[case.patient] = index
     return pairs
+
+
+class _StoredDetails:
+    """The details of all scenes, each computed once: they take ten times a scene's memory, so they lie in a file."""
+
+    def __init__(self, scenes: Sequence[Scene], file: IO[bytes]) -> None:
+        self.scenes = scenes
+        self.ends = np.cumsum([2 * scene.pixels.size for scene in scenes])
+        self.values = np.memmap(file, dtype=np.float32, mode="w+", shape=(int(self.ends[-1]),))
+        _in_threads(self._store, range(len(scenes)), "Reading details", "image")
+
+    def _store(self, index: int) -> None:
+        details = read_details(self.scenes[index])
+        self._part(index)[:] = np.stack([details.fine, details.coarse])
+
+    def __getitem__(self, index: int) -> Details:
+        scene, (fine, coarse) = self.scenes[index], self._part(index)
+        return Details(scene, fine, coarse, scene.root_descriptors())
+
+    def _part(self, index: int) -> np.ndarray:
+        height, width = self.scenes[index].pixels.shape
+        end = int(self.ends[index])
+        return np.asarray(self.values[end - 2 * height * width : end].reshape(2, height, width))
 
 
 def group_cases(cases: Sequence[Case], pairs: Sequence[Pair]) -> dict[str, str]:

@@ -128,8 +128,8 @@ def choose_threshold(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     Each image is read once, into two histograms over the thresholds, so `pairs` may be a generator.
 
     Args:
-        pairs: (probability (H, W) float in [0, 1], lesion (H, W) bool); images without a lesion say nothing about
-            Dice and are skipped.
+        pairs: (probability (H, W) float in [0, 1], lesion (H, W) bool). An image without a lesion counts as Dice 1
+            where no pixel reaches the threshold, else as 0.
 
     Returns:
         The threshold; of equally good ones the nearest to 0.5.
@@ -141,11 +141,12 @@ def choose_threshold(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     cases = 0
     for probability, lesion in pairs:
         _check_pair(probability, lesion)
-        if not lesion.any():
-            continue
         # Compare in the map's own precision, as `probability >= threshold` does: float32(0.35) is not 0.35.
         reached = np.searchsorted(THRESHOLDS.astype(probability.dtype), probability.ravel(), side="right")
         predicted = _count_reaching(reached)
+        if not lesion.any():
+            total += predicted == 0
+            continue
         overlap = _count_reaching(reached[lesion.ravel()])
         total += 2 * overlap / (predicted + np.count_nonzero(lesion))
         cases += 1

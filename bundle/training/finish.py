@@ -36,7 +36,7 @@ def finish_segmentation(
     """Restore the best epoch and write what a run leaves behind in its folder.
 
     ``model.pt`` and ``model.json`` (weights and card), ``metrics.json`` (validation), ``examples.png``. The threshold
-    is the one with the best mean Dice over the validation images.
+    is the one with the best mean Dice over the validation images, see `choose_threshold`.
 
     Args:
         checkpoint: of the finished run; names folder, network and best epoch.
@@ -68,7 +68,8 @@ def finish_segmentation(
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,
-            "images": len(dice),
+            "images": sum(value is not None for value in dice),
+            "images_without_lesion": sum(value is None for value in dice),
             "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None])),
         },
         "training_images": len(datalist["training"]),

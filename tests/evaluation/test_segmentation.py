@@ -163,7 +163,12 @@ def test_chosen_threshold_has_the_best_mean_dice(pairs: list[tuple[np.ndarray, n
         with pytest.raises(UserError, match="no validation case has a lesion"):
             choose_threshold(pairs)
         return
-    means = np.array([np.mean([_dice(p >= t, lesion) for p, lesion in lesions]) for t in THRESHOLDS.tolist()])
+    means = np.array(
+        [
+            np.mean([_dice(p >= t, lesion) if lesion.any() else float(not (p >= t).any()) for p, lesion in pairs])
+            for t in THRESHOLDS.tolist()
+        ]
+    )
     best = THRESHOLDS[np.isclose(means, means.max(), rtol=1e-12)]
     assert choose_threshold(iter(pairs)) == best[np.argmin(np.abs(best - 0.5))]
 

@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 from bundle.errors import UserError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.handler import to_csv
+from bundle.evaluation.pages import record_result, render_pages
 from bundle.evaluation.pooling import calibrate_across, pool_folds
 from bundle.evaluation.segmentation import measure_case, summarise
 from scripts import pool_folds as pool_script
@@ -94,7 +95,22 @@ def test_seeds_of_a_fold_are_averaged_and_folds_calibrated_by_the_others(classif
     assert {member["sha256"] for member in metrics["weights"]["members"]} == {
         f"{f}{s}" for f in range(3) for s in range(2)
     }
-    assert "SYNTHETIC" in (tmp_path / "pooled" / "report.html").read_text()
+    report = (tmp_path / "pooled" / "report.html").read_text()
+    assert "SYNTHETIC" in report
+    assert "With “unsure” as an answer" in report
+    assert "validation images" not in report
+
+
+def test_the_pages_show_a_pooled_result_with_its_networks(classifier: Make, tmp_path: Path, root: Path) -> None:
+    pool_folds([classifier(fold) for fold in range(3)], tmp_path / "pooled")
+    results = tmp_path / "results"
+    metrics = tmp_path / "pooled" / "metrics.json"
+    record_result(metrics, results, "pooled", title="Pooled", recipe="ours", allow_synthetic=True)
+    page = render_pages(results, root)["results.md"]
+    assert "calibrated on the other folds" in page
+    assert "sensitivity 0.90 on the other folds" in page
+    assert "fold 2, seed 0: `20`" in page
+    assert page.count("[Pooled](#pooled) **SYNTHETIC**") == 4  # scores, two operating points, prediction sets
 
 
 def test_nothing_of_a_fold_changes_its_own_calibration() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
+POLL_SECONDS = 0.2
 MEMBER_SEEDS = 1000
 """Between the seeds of an ensemble's members, so that they never meet those of another --seeds."""
 
@@ -35,12 +37,14 @@ class Step:
         words: arguments of the program.
         result: the file that is there when the step is done.
         program: what Python runs.
+        needs: results of other steps that must be there before.
     """
 
     name: str
     words: tuple[str, ...]
     result: Path
     program: tuple[str, ...] = ("-m", "monai.bundle", "run")
+    needs: tuple[Path, ...] = ()
 
 
 def plan_chain(
@@ -77,6 +81,7 @@ def plan_chain(
     overlay = "paper_segmentation" if recipe == "paper" else None
     common = ("--dataset_dir", str(dataset_dir))
     steps: list[Step] = []
+    segmented: list[Path] = []
     for fold in [None] if folds is None else range(folds):
         suffix = "" if fold is None else f"_fold{fold}"
         folder = run.with_name(run.name + suffix)
@@ -97,9 +102,11 @@ def plan_chain(
                 f"evaluate segmentation {name}{suffix}",
                 (*_configs("evaluate"), *common, *split, "--output_dir", str(folder)),
                 folder / "evaluation" / "metrics.json",
+                needs=(folder / "model.pt",),
             ),
         ]
         if classifier_rows:
+            segmented.append(folder / "predictions" / "skipped.json")
             steps.append(
                 Step(
                     f"segment all images with {name}{suffix}",
@@ -107,7 +114,8 @@ def plan_chain(
                         *(*_configs("inference"), *common, "--weights", str(folder / "model.pt")),
                         *("--output_dir", str(folder / "predictions")),
                     ),
-                    folder / "predictions" / "skipped.json",
+                    segmented[-1],
+                    needs=(folder / "model.pt",),
                 )
             )
     if folds:
@@ -123,7 +131,7 @@ def plan_chain(
             overrides = (*_row(classifier_row), *classification_overrides)
             given = (*words, "--masks", source)
             if not folds:
-                steps += _plan_classifier(full, folder, recipe, (seed, seed), given, overrides)
+                steps += _plan_classifier(full, folder, recipe, (seed, seed), given, overrides, segmented)
                 continue
             runs = []
             for fold, member in itertools.product(range(folds), range(members)):
@@ -131,26 +139,35 @@ def plan_chain(
                 runs.append(folder.with_name(folder.name + suffix))
                 own = ("--folds", str(folds), "--split", f"fold {fold} of {folds}", *overrides)
                 seeds = (seed, seed + MEMBER_SEEDS * member)
-                steps += _plan_classifier(full + suffix, runs[-1], recipe, seeds, given, own)
+                steps += _plan_classifier(full + suffix, runs[-1], recipe, seeds, given, own, segmented)
             steps.append(_plan_pooling(f"classification {full}", runs, folder.with_name(f"{folder.name}_out_of_fold")))
     if recipe == "ours" and classifier_rows:
         leaks = output_dir / f"leaks_{name}"
         sources = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
         step = (str(dataset_dir), "--output", str(leaks), *sources, *(("--folds", str(folds)) if folds else ()))
-        steps.append(Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",)))
+        steps.append(
+            Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",), tuple(segmented))
+        )
     return steps
 
 
 def _plan_pooling(name: str, runs: Sequence[Path], folder: Path) -> Step:
     result = folder / "evaluation"
     words = (*map(str, runs), "--output", str(result))
-    return Step(f"pool {name}", words, result / "metrics.json", ("scripts/pool_folds.py",))
+    needs = tuple(run / "evaluation" / "metrics.json" for run in runs)
+    return Step(f"pool {name}", words, result / "metrics.json", ("scripts/pool_folds.py",), needs)
 
 
 def _plan_classifier(
-    name: str, folder: Path, recipe: str, seeds: tuple[int, int], common: Sequence[str], overrides: Sequence[str]
+    name: str,
+    folder: Path,
+    recipe: str,
+    seeds: tuple[int, int],
+    common: Sequence[str],
+    overrides: Sequence[str],
+    segmented: Sequence[Path],
 ) -> list[Step]:
-    """Training and evaluation; the seeds are of the split and of the network."""
+    """Training and evaluation, once all maps are there; the seeds are of the split and of the network."""
     overlay = "paper_classifier" if recipe == "paper" else None
     words = (*common, "--output_dir", str(folder))
     return [
@@ -161,39 +178,81 @@ def _plan_classifier(
                 *("--segmentation_split_seed", str(seeds[0]), "--seed", str(seeds[1]), *overrides),
             ),
             folder / "model_classifier.pt",
+            needs=tuple(segmented),
         ),
         Step(
             f"evaluate classification {name}",
             (*_configs("evaluate_classifier"), *words),
             folder / "evaluation" / "metrics.json",
+            needs=(folder / "model_classifier.pt",),
         ),
     ]
 
 
-def run_steps(steps: Sequence[Step], logs: Path) -> None:
-    """Run the steps that have no result yet, one after another, with a line each; the whole output goes to ``logs``.
+def run_steps(steps: Sequence[Step], logs: Path, jobs: int = 1) -> None:
+    """Run the steps that have no result yet, with a line each; the whole output of each goes to ``logs``.
+
+    Args:
+        steps: in an order in which they can run one after another.
+        logs: folder of the logs.
+        jobs: how many run at once, as soon as what they need is there; they share the CPU's threads.
 
     Raises:
-        UserError: a step failed; it names the step, its last line and its log.
+        UserError: a step failed; it names the step, its last line and its log. The others are stopped: a training
+            goes on where it was when the chain is run again.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    for number, step in enumerate(steps, start=1):
-        label = f"[{number}/{len(steps)}] {step.name}"
+    labels = {step: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, start=1)}
+    waiting = []
+    for step in steps:
         if step.result.exists():
-            print(f"{label}: done before", flush=True)
-            continue
-        print(f"{label} …", end="", flush=True)
-        start = time.monotonic()
-        log = logs / f"{step.name.replace(' ', '_')}.log"
-        command = [sys.executable, "-W", "ignore", *step.program, *step.words]
-        with open(log, "w", encoding="utf-8") as file:
-            print(shlex.join(["python", *command[1:]]), file=file, flush=True)
-            code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-        if code or not step.result.exists():
-            print(" failed", flush=True)
-            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            raise UserError(f"{step.name}: {lines[-1] if lines else f'exit code {code}'} (log: {log})")
-        print(f" {time.monotonic() - start:.0f} s", flush=True)
+            print(f"{labels[step]}: done before", flush=True)
+        else:
+            waiting.append(step)
+    running: dict[Step, tuple[subprocess.Popen[bytes], float]] = {}
+    try:
+        while waiting or running:
+            for step in waiting[:]:
+                if len(running) < jobs and all(path.exists() for path in step.needs):
+                    waiting.remove(step)
+                    print(f"{labels[step]} …", flush=True)
+                    running[step] = _start(step, _log_of(step, logs), jobs), time.monotonic()
+            if not running:
+                raise UserError(f"{waiting[0].name}: what it needs is not there and no step makes it")
+            for step, (process, start) in list(running.items()):
+                if process.poll() is not None:
+                    del running[step]
+                    _require_result(step, process.returncode, _log_of(step, logs))
+                    print(f"{labels[step]}: done in {time.monotonic() - start:.0f} s", flush=True)
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process, _ in running.values():
+            process.send_signal(signal.SIGINT)  # a training saves its last step
+        for process, _ in running.values():
+            process.wait()
+
+
+def _start(step: Step, log: Path, jobs: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-W", "ignore", *step.program, *step.words]
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    with open(log, "w", encoding="utf-8") as file:
+        print(shlex.join(["python", *command[1:]]), file=file, flush=True)
+        # A session of its own: Ctrl-C then reaches it once, by `run_steps`, and a second time would cut its last save.
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _log_of(step: Step, logs: Path) -> Path:
+    return logs / f"{step.name.replace(' ', '_')}.log"
+
+
+def _require_result(step: Step, code: int, log: Path) -> None:
+    if code or not step.result.exists():
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        raise UserError(f"{step.name}: {lines[-1] if lines else f'exit code {code}'} (log: {log})")
 
 
 def _configs(*names: str | None) -> tuple[str, str]:

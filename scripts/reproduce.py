@@ -35,7 +35,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--small", action="store_true", help="CPU-size networks and 128×128 in place of the paper's sizes"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="steps that run at once, such as trainings that share a GPU; default: 1"
+    )
     parser.add_argument("--max_epochs", type=int, help="fewer epochs, for a quick look")
+    for stage in ("segmentation", "classification"):
+        parser.add_argument(
+            f"--{stage}",
+            nargs="+",
+            default=[],
+            metavar="KEY=VALUE",
+            help=f"overrides of the {stage}'s training config, such as spatial_size=[256,256] seed=1",
+        )
     options = parser.parse_args(argv)
 
     from bundle.evaluation.chain_report import write_chain_report  # after the arguments: torch takes seconds to import
@@ -45,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     output = absolute(options.output_dir or ROOT / "runs" / f"reproduce_{dataset.name}")
     epochs = ["--max_epochs", str(options.max_epochs)] if options.max_epochs else []
     small = ["--spatial_size", "[128,128]"] if options.small else []
+    changed = {stage: _overrides(parser, getattr(options, stage)) for stage in ("segmentation", "classification")}
     masks = ("predicted", "oracle") if options.oracle else ("predicted",)
     steps = []
     for seed in options.seeds:
@@ -58,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
                 masks=masks,
                 folds=folds,
                 members=options.members,
-                segmentation_overrides=epochs,
-                classification_overrides=epochs,
+                segmentation_overrides=[*epochs, *changed["segmentation"]],
+                classification_overrides=[*epochs, *changed["classification"]],
             )
         for row in options.rows if options.paper else []:
             steps += plan_chain(
@@ -67,12 +79,26 @@ def main(argv: list[str] | None = None) -> int:
                 # One segmenter serves all classifiers, as in the paper.
                 classifier_rows=options.classifier_rows if row == options.rows[0] else (),
                 masks=masks,
-                segmentation_overrides=[*epochs, *small, *(["--filters", "[16,32,64,128]"] if small else [])],
-                classification_overrides=[*epochs, *small],
+                segmentation_overrides=[
+                    *(*epochs, *small, *(["--filters", "[16,32,64,128]"] if small else [])),
+                    *changed["segmentation"],
+                ],
+                classification_overrides=[*epochs, *small, *changed["classification"]],
             )
-    run_steps(steps, output / "logs")
+    run_steps(steps, output / "logs", options.jobs)
     print(f"Report: {write_chain_report(output)}")
     return 0
+
+
+def _overrides(parser: argparse.ArgumentParser, pairs: list[str]) -> list[str]:
+    """Turn KEY=VALUE into the words of a command line."""
+    words = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            parser.error(f"'{pair}': give KEY=VALUE, such as spatial_size=[256,256]")
+        words += [f"--{key}", value]
+    return words
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,50 @@ def test_cross_validation_tests_each_image_by_networks_of_the_other_folds_and_po
     assert [step.name.split()[1] for step in pooled] == ["segmentation", "classification"]
     for step, tested in zip(pooled, (trained[:3], trained[3:]), strict=True):
         assert [str(step.result.parent) for step in tested] == list(step.words[: len(tested)])
+
+
+def _write(path: Path, waits_for: Path | None = None, result: bool = True) -> Step:
+    """A step of a script that ends at once, or fails where what it needs is not there."""
+    script = path.with_suffix(".py")
+    check = f"assert pathlib.Path({str(waits_for)!r}).exists(), 'too early'; " if waits_for else ""
+    touch = f"pathlib.Path({str(path)!r}).touch()" if result else "pass"
+    script.write_text(f"import pathlib, time; {check}time.sleep(0.5); {touch}")
+    return Step(path.name, (), path, (str(script),), (waits_for,) if waits_for else ())
+
+
+def test_steps_run_at_once_but_wait_for_what_they_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = _write(tmp_path / "first"), _write(tmp_path / "second")
+    last = _write(tmp_path / "last", waits_for=second.result)
+    run_steps([first, second, last], tmp_path / "logs", jobs=3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["[1/3] first …", "[2/3] second …"]
+    assert "[3/3] last: done in" in lines[-1]
+
+
+def test_a_failure_stops_the_others_and_what_no_step_makes_is_named(tmp_path: Path) -> None:
+    failing, other = _write(tmp_path / "failing", result=False), _write(tmp_path / "other")
+    (tmp_path / "other.py").write_text("import time; time.sleep(60)")
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="failing"):
+        run_steps([failing, other], tmp_path / "logs", jobs=2)
+    assert time.monotonic() - begun < 30
+    with pytest.raises(UserError, match="last: what it needs is not there"):
+        run_steps([_write(tmp_path / "last", waits_for=tmp_path / "nowhere")], tmp_path / "logs")
+
+
+def test_overrides_reach_the_trainings_and_a_malformed_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned: list[Step] = []
+    monkeypatch.setattr("bundle.reproduce.run_steps", lambda steps, *_: planned.extend(steps))
+    monkeypatch.setattr("bundle.evaluation.chain_report.write_chain_report", lambda _: "report")
+    words = ["--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path)]
+    assert reproduce.main([*words, "--segmentation", "spatial_size=[256,256]", "normals=True"]) == 0
+    train = next(step for step in planned if step.name.startswith("train segmentation"))
+    assert train.words[-4:] == ("--spatial_size", "[256,256]", "--normals", "True")
+    with pytest.raises(SystemExit):
+        reproduce.main([*words, "--classification", "margin"])
+    assert "KEY=VALUE" in capsys.readouterr().err
 
 
 @pytest.mark.slow

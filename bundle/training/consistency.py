@@ -30,7 +30,7 @@ class Consistency:
 
     Args:
         dataset: items with "image", (C, H, W) float in [0, 1], all of one size; a mask in it is never looked at.
-        teacher: the moving average of the network.
+        teacher: the moving average of the network; or another network, which the student learns from.
         warp: moves an image before the teacher sees it; called with image and mask of a batch.
         strong: changes of the grey levels (N, C, H, W) that only the network meets.
         batch_size: unlabelled images per iteration and process.
@@ -38,6 +38,8 @@ class Consistency:
         ramp_up: iterations over which the weight rises from 0 (as a Gaussian, Laine and Aila 2017).
         confidence: a pixel counts if the teacher gives lesion or background at least this probability.
         cutmix: probability that an image gets a rectangle of another one.
+        hard: the teacher's word is lesion or background; false: its probability, which tells a student more where the
+            teacher does not learn on ("distillation", Hinton et al. 2015).
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Consistency:
         ramp_up: int = 1000,
         confidence: float = 0.95,
         cutmix: float = 0.5,
+        hard: bool = True,
     ) -> None:
         if not len(dataset):  # type: ignore[arg-type]
             raise UserError("no unlabelled image; give a split such as '15:5:80, fold 0 of 2', or train without them")
@@ -58,7 +61,7 @@ class Consistency:
         self.images = torch.stack(images).float()
         self.teacher, self.warp, self.strong = teacher, warp, strong
         self.batch_size, self.weight, self.ramp_up = batch_size, weight, ramp_up
-        self.confidence, self.cutmix = confidence, cutmix
+        self.confidence, self.cutmix, self.hard = confidence, cutmix, hard
 
     def __call__(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
         """One step on a labelled batch and an unlabelled one, in one forward pass of the network."""
@@ -87,15 +90,15 @@ class Consistency:
         """Draw unlabelled images.
 
         Returns:
-            strongly changed images (M, C, H, W) in [0, 1]; what the teacher says of them, (M, 1, H, W), 0 or 1; where
-            it is sure, (M, 1, H, W), 0 or 1. All float32.
+            strongly changed images (M, C, H, W) in [0, 1]; what the teacher says of them, (M, 1, H, W), 0 or 1, or its
+            probability; where it is sure, (M, 1, H, W), 0 or 1. All float32.
         """
         chosen = torch.randint(len(self.images), (self.batch_size,))
         image = self.images[chosen].to(device)
         image, _ = self.warp(image, image[:, :1])
         self.teacher.eval()
         probability = inferer(image.contiguous(memory_format=torch.channels_last), self.teacher).sigmoid()
-        target = (probability > 0.5).float()
+        target = (probability > 0.5).float() if self.hard else probability
         sure = (torch.maximum(probability, 1 - probability) >= self.confidence).float()
         changed = image
         for change in self.strong:
@@ -129,7 +132,7 @@ def agreement_loss(logits: torch.Tensor, target: torch.Tensor, sure: torch.Tenso
 
     Args:
         logits: (N, 1, H, W) float.
-        target: (N, 1, H, W), 0 or 1.
+        target: (N, 1, H, W), in [0, 1].
         sure: (N, 1, H, W), 0 or 1.
 
     Returns:

@@ -48,6 +48,12 @@ def test_the_teacher_sees_the_image_before_the_strong_changes() -> None:
     assert 0 < sure.mean() < 1
 
 
+def test_a_soft_teacher_gives_its_probability() -> None:
+    changed, target, sure = _draw(_consistency(hard=False, confidence=0.5))
+    assert torch.allclose(target, torch.sigmoid(20 * (changed - 0.5)))
+    assert sure.all()
+
+
 def test_cutmix_moves_image_target_and_sureness_together() -> None:
     changed, target, sure = _draw(_consistency(cutmix=1.0))
     mixed = [len(image.unique()) == 2 for image in changed]

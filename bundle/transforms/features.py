@@ -97,8 +97,11 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
     pad = 2 * rim + 8
     near = (slice(max(0, top - pad), bottom + pad), slice(max(0, left - pad), right + pad))
     lesion, grey = mask[near], np.asarray(pixels[near], dtype=np.float64) / 255
-    outwards, inwards = _distance(~lesion), _distance(lesion)
-    around = ~lesion & (outwards <= 2 * rim)
+    outside = ~lesion
+    # No way out of the lesion is longer than that to the ring around its box.
+    ring = (slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1))
+    outwards, inwards = _distance(outside), _distance(mask[ring])[mask[ring]]
+    around = outside & (outwards <= 2 * rim)
     inside = grey[lesion]
     mean, deviation = inside.mean(), inside.std()
     surround = _or(grey[around], inside)
@@ -109,8 +112,8 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
     beside = np.concatenate([under[:, : left - first].ravel(), under[:, right - first :].ravel()])
     posterior = _or(under[:, left - first : right - first].ravel(), inside).mean()
     gradient = _gradient(grey)
-    at_margin = gradient[lesion & (inwards <= 2)].mean()
     inner = gradient[lesion]
+    at_margin = inner[inwards <= 2].mean()
     centred, certainty = inside - mean, levels[near][lesion] / 255
     unsure, unsure_inside = _count_unsure(levels), _count_unsure(levels[near][lesion])
     looks = (
@@ -120,7 +123,7 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
         surround.mean() - mean,
         surround_deviation,
         deviation / (surround_deviation + 1e-3),
-        _or(grey[~lesion & (outwards <= rim)], inside).mean() - grey[lesion & (inwards <= rim)].mean(),
+        _or(grey[outside & (outwards <= rim)], inside).mean() - inside[inwards <= rim].mean(),
         posterior - _or(beside, np.atleast_1d(posterior)).mean(),
         posterior - mean,
         at_margin,

@@ -120,7 +120,7 @@ def _largest(labels: np.ndarray, probability: np.ndarray) -> int:
 def _fill(labels: np.ndarray, label: int, box: Box) -> np.ndarray:
     """Return one component's mask with its holes filled; only its box is looked at, since no hole lies outside."""
     inside = (slice(box[0], box[2]), slice(box[1], box[3]))
-    framed = np.pad((labels[inside] == label).view(np.uint8), 1)
+    framed = cv2.copyMakeBorder((labels[inside] == label).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     cv2.floodFill(framed, None, (0, 0), 2, flags=4)  # what the outside does not reach through sides is a hole
     mask = np.zeros(labels.shape, dtype=bool)
     mask[inside] = framed[1:-1, 1:-1] != 2

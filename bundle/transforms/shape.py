@@ -89,14 +89,15 @@ def _count(mask: np.ndarray) -> _Grid:
 def _hull_area(box: np.ndarray) -> float:
     """Only the first and the last pixel of a row can touch the hull."""
     rows = np.flatnonzero(box.any(axis=1))
-    first, last = box[rows].argmax(axis=1), box.shape[1] - box[rows, ::-1].argmax(axis=1)
-    corners = [np.stack([column, row], axis=1) for column in (first, last) for row in (rows, rows + 1)]
+    first, behind = box.argmax(axis=1), cv2.flip(box.view(np.uint8), 1).argmax(axis=1)
+    last = box.shape[1] - behind
+    corners = [np.stack([column[rows], row], axis=1) for column in (first, last) for row in (rows, rows + 1)]
     return float(cv2.contourArea(cv2.convexHull(np.concatenate(corners).astype(np.int32))))
 
 
 def _contour(box: np.ndarray) -> tuple[int, int, int]:
     """Count the pieces of the contour that marching squares draws halfway between inside and outside."""
-    framed = np.pad(box.view(np.uint8), 1)
+    framed = cv2.copyMakeBorder(box.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     pairs = framed[:, :-1] + 2 * framed[:, 1:]
     squares = pairs[:-1] + 4 * pairs[1:]  # of each 2×2 pixels: 1 upper left, 2 upper right, 4 lower left, 8 lower right
     seen = np.bincount(squares[(squares > 0) & (squares < 15)], minlength=16)

@@ -124,18 +124,9 @@ class Batch:
         Raises:
             InputError: a result cannot be written.
         """
-        threads = torch.get_num_threads()
-        # Two images on a thread each take less time than one after the other on two.
-        workers = min(threads, MAX_WORKERS) if self.predictor.concurrent else 1
         loaded = read_ahead(self._load, self._open_cases(inputs))
-        predicted = read_ahead(
-            self._predict, loaded, workers, 2 * workers, lambda: torch.set_num_threads(threads // workers)
-        )
-        try:
-            for case, image, finding in predicted:
-                yield self._finish_case(case, image, finding)
-        finally:
-            torch.set_num_threads(threads)  # which every thread to come starts with
+        for case, image, finding in at_once(self.predictor, self._predict, loaded):
+            yield self._finish_case(case, image, finding)
 
     def _open_cases(self, inputs: Sequence[Input]) -> Iterator[_Case]:
         """One case per frame, or one that says what is wrong with its file."""
@@ -246,6 +237,21 @@ def read_ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def at_once(predictor: Predictor, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Map a function that calls the predictor, or its networks, over items, in order, in the threads that torch has.
+
+    Two images on a thread each take less time than one after the other on two, which wait for each other at the end of
+    every layer, and idle while there is no network to run. Where the predictor is not `concurrent`, one image at a time
+    has all threads.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, MAX_WORKERS) if predictor.concurrent else 1
+    try:
+        yield from read_ahead(function, items, workers, 2 * workers, lambda: torch.set_num_threads(threads // workers))
+    finally:
+        torch.set_num_threads(threads)  # which every thread to come starts with
 
 
 class Summary:

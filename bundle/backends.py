@@ -9,6 +9,7 @@ reports its use over the network.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ _Run = Callable[[np.ndarray], np.ndarray]
 
 
 class BackendNetwork(torch.nn.Module):
-    """A network as another engine computes it; it has no parameters and no gradients. One call at a time.
+    """A network as another engine computes it; it has no parameters and no gradients. Several threads may call it.
 
     Args:
         network: on the CPU; converted in evaluation mode.
@@ -91,7 +92,14 @@ def _openvino(model: bytes, amp: bool) -> _Run:
     }
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model), "CPU", settings)
-    return lambda image: np.asarray(compiled(image)[0])
+    requests = threading.local()  # one request serves one thread at a time
+
+    def run(image: np.ndarray) -> np.ndarray:
+        if not hasattr(requests, "mine"):
+            requests.mine = compiled.create_infer_request()
+        return np.array(requests.mine.infer([image], share_inputs=True)[0])
+
+    return run
 
 
 _ENGINES: dict[str, tuple[Callable[[bytes, bool], _Run], tuple[str, ...]]] = {

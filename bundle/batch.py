@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predict many files: read ahead while the network runs, write each case when it is done, skip what is done already.
+"""Predict many files: several at a time, read ahead, each written when it is done; skip what is done already.
 
 Memory does not grow with the number of files: a finding is on the disk before the next is made, and the tables and the
 report are made from there at the end.
@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+import torch
 
 from bundle import __version__
 from bundle.errors import InputError
 from bundle.files import sha256_of
+from bundle.findings import Finding
 from bundle.inputs import FrameChoice, Input
 from bundle.outputs.case import parts_of, write_case
 from bundle.outputs.findings import write_findings_csv, write_findings_json
@@ -32,8 +35,12 @@ from bundle.weights import card_path
 THREADS, AHEAD = 2, 4
 """Readers at work, and cases that wait for the network at most: decoding hides behind it, and memory stays bounded."""
 
+MAX_WORKERS = 8
+"""Images that are predicted at once, at most: what is Python in it, an eighth or so, is done for one at a time."""
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Loaded: TypeAlias = UltrasoundImage | dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,8 @@ class Batch:
             InputError: a result cannot be written.
         """
         loaded = read_ahead(self._load, self._open_cases(inputs))
-        for case, image in loaded:
-            yield self._finish_case(case, image)
+        for case, image, finding in at_once(self.predictor, self._predict, loaded):
+            yield self._finish_case(case, image, finding)
 
     def _open_cases(self, inputs: Sequence[Input]) -> Iterator[_Case]:
         """One case per frame, or one that says what is wrong with its file."""
@@ -134,7 +141,7 @@ class Batch:
                 names.add(case.name)
                 yield case
 
-    def _load(self, case: _Case) -> tuple[_Case, UltrasoundImage | dict[str, Any] | None]:
+    def _load(self, case: _Case) -> tuple[_Case, _Loaded]:
         """The image of a case; or its record where it is done; or nothing where its file is bad."""
         if case.error is not None:
             return case, None
@@ -147,13 +154,17 @@ class Batch:
         except InputError as error:
             return replace(case, error=error), None
 
-    def _finish_case(self, case: _Case, image: UltrasoundImage | dict[str, Any] | None) -> Outcome:
+    def _predict(self, loaded: tuple[_Case, _Loaded]) -> tuple[_Case, _Loaded, Finding | None]:
+        case, image = loaded
+        return case, image, self.predictor.predict(image) if isinstance(image, UltrasoundImage) else None
+
+    def _finish_case(self, case: _Case, image: _Loaded, finding: Finding | None) -> Outcome:
         outcome = Outcome(case.name, case.source, case.frames, error=case.error, ends_file=case.ends_file)
-        if image is None:
-            return outcome
         if isinstance(image, dict):
             return replace(outcome, finding=image["finding"], refused=image["refused"], resumed=self._is_earlier(image))
-        finding = replace(self.predictor.predict(image), image=case.name)
+        if image is None or finding is None:
+            return outcome
+        finding = replace(finding, image=case.name)
         content = finding.as_dict()
         if self.output is None:
             return replace(outcome, finding=content)
@@ -207,10 +218,15 @@ def _inspect(file: Input, choice: FrameChoice) -> list[_Case]:
 
 
 def read_ahead(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int = THREADS, ahead: int = AHEAD
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    threads: int = THREADS,
+    ahead: int = AHEAD,
+    prepare: Callable[[], None] | None = None,
 ) -> Iterator[_Result]:
-    """Map a function over items in threads, in order, at most ``ahead`` results before they are asked for."""
-    pool = ThreadPoolExecutor(threads)
+    """Map a function over items in threads, each of which is prepared first; in order, at most ``ahead`` results before
+    they are asked for."""
+    pool = ThreadPoolExecutor(threads, initializer=prepare)
     waiting: deque[Future[_Result]] = deque()
     try:
         for item in items:
@@ -221,6 +237,21 @@ def read_ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def at_once(predictor: Predictor, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Map a function that calls the predictor, or its networks, over items, in order, in the threads that torch has.
+
+    Two images on a thread each take less time than one after the other on two, which wait for each other at the end of
+    every layer, and idle while there is no network to run. Where the predictor is not `concurrent`, one image at a time
+    has all threads.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, MAX_WORKERS) if predictor.concurrent else 1
+    try:
+        yield from read_ahead(function, items, workers, 2 * workers, lambda: torch.set_num_threads(threads // workers))
+    finally:
+        torch.set_num_threads(threads)  # which every thread to come starts with
 
 
 class Summary:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bundle.backends import BACKENDS, TORCH, require_backend
-from bundle.batch import Batch
+from bundle.batch import Batch, at_once
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.inferers import has_fast_bfloat16
@@ -38,7 +38,8 @@ def measure_inference(
     """Time every backend in turns on the CPU, image by image, so that a drift of the machine hits all of them.
 
     "Bare" is what the networks alone need for an image: the segmenter on the image and its mirror image, the
-    classifier once, on inputs that lie ready. "Pipeline" is a `Batch` over PNG files that writes nothing: reading
+    classifier once, on inputs that lie ready, one image after the other on all threads. "At once" is the same for
+    several images at once, as a `Batch` has it. "Pipeline" is a `Batch` over PNG files that writes nothing: reading
     ahead, resizing, both networks, crop, measures, decisions. A first round of each warms up and is not counted.
 
     Args:
@@ -50,7 +51,8 @@ def measure_inference(
 
     Returns:
         ready for JSON: `settings`, `runs` (per backend and precision: images/s as medians, `share` of the bare rate
-        that the pipeline reaches, `bare_ratio` and `pipeline_ratio` to PyTorch in float32), `rounds`, `provenance`.
+        that the pipeline reaches, `share_at_once` of the rate at once, `bare_ratio` and `pipeline_ratio` to PyTorch in
+        float32), `rounds`, `provenance`.
 
     Raises:
         UserError: the weights cannot be used.
@@ -65,8 +67,12 @@ def measure_inference(
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         make_phantom(Path(folder), counts={"benign": images - images // 2, "malignant": images // 2}, size_range=sizes)
         files = sorted(path for path in Path(folder).rglob("*).png"))
-        steps: dict[str, tuple[_Step, _Step]] = {
-            _name(*kind): (_bare(predictor, images), _pipeline(predictor, files))
+        steps = {
+            _name(*kind): {
+                "bare": _bare(predictor, images),
+                "at_once": _bare_at_once(predictor, images),
+                "pipeline": _pipeline(predictor, files),
+            }
             for kind, predictor in predictors.items()
         }
         timings = [_round(steps, images) for _ in range(rounds + 1)][1:]
@@ -87,18 +93,15 @@ def measure_inference(
     }
 
 
-def _round(steps: dict[str, tuple[_Step, _Step]], images: int) -> dict[str, dict[str, float]]:
+def _round(steps: dict[str, dict[str, _Step]], images: int) -> dict[str, dict[str, float]]:
     """Images per second of each run, once."""
-    return {
-        name: {"bare": images / _seconds(bare), "pipeline": images / _seconds(pipeline)}
-        for name, (bare, pipeline) in steps.items()
-    }
+    return {name: {kind: images / _seconds(step) for kind, step in kinds.items()} for name, kinds in steps.items()}
 
 
 def _summarise(timings: Sequence[dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     names = list(timings[0])
     medians = {
-        name: {kind: statistics.median(timing[name][kind] for timing in timings) for kind in ("bare", "pipeline")}
+        name: {kind: statistics.median(timing[name][kind] for timing in timings) for kind in timings[0][name]}
         for name in names
     }
     base = medians[_name(TORCH, False)]
@@ -108,6 +111,10 @@ def _summarise(timings: Sequence[dict[str, dict[str, float]]]) -> list[dict[str,
         runs.append(
             {
                 **{"name": name, "bare_images_per_second": speed["bare"]},
+                **{
+                    "at_once_images_per_second": speed["at_once"],
+                    "share_at_once": speed["pipeline"] / speed["at_once"],
+                },
                 **{"pipeline_images_per_second": speed["pipeline"], "share": speed["pipeline"] / speed["bare"]},
                 **{"share_range": [min(shares), max(shares)], "bare_ratio": speed["bare"] / base["bare"]},
                 "pipeline_ratio": speed["pipeline"] / base["pipeline"],
@@ -117,18 +124,38 @@ def _summarise(timings: Sequence[dict[str, dict[str, float]]]) -> list[dict[str,
 
 
 def _bare(predictor: Predictor, images: int) -> _Step:
+    call = _networks(predictor)
+
+    def run() -> None:
+        for number in range(images):
+            call(number)
+
+    return run
+
+
+def _bare_at_once(predictor: Predictor, images: int) -> _Step:
+    call = _networks(predictor)
+
+    def run() -> None:
+        for _ in at_once(predictor, call, range(images)):
+            pass
+
+    return run
+
+
+def _networks(predictor: Predictor) -> Callable[[int], None]:
+    """Call both networks as for one image."""
     fitted = predictor.fit.transforms[1].spatial_size
     crop = predictor.classifier.card.get("spatial_size", (128, 128))
     image = torch.rand(1, 1, *fitted).contiguous(memory_format=torch.channels_last)
     lesion = torch.rand(1, predictor.classifier.card["in_channels"], *crop)
 
     @torch.no_grad()
-    def run() -> None:
-        for _ in range(images):
-            predictor.inferer(image, predictor.segmenter)
-            predictor.classifier.inferer(lesion, predictor.classifier.network)
+    def call(_: int) -> None:
+        predictor.inferer(image, predictor.segmenter)
+        predictor.classifier.inferer(lesion, predictor.classifier.network)
 
-    return run
+    return call
 
 
 def _pipeline(predictor: Predictor, files: Sequence[Path]) -> _Step:

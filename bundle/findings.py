@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Transform
 from scipy.special import expit
 
@@ -134,11 +133,7 @@ class ClassifyLesiond(Transform):
             probability = image.cut(probability)
         levels = quantise(probability)
         region = find_lesion(levels, self.crop.threshold)
-        item: dict[Any, Any] = {
-            "image": MetaTensor(torch.from_numpy(pixels / 255.0)[None]),
-            "probability": torch.from_numpy(levels / np.float32(255))[None],
-        }
-        seen = torch.as_tensor(self.crop(item)["image"].as_tensor())[None].to(self.device)
+        seen = self.crop.show(torch.from_numpy(pixels / 255.0)[None], levels, region)[None].to(self.device)
         logit = float(self.inferer(seen, self.network).reshape(()))
         described = describe_lesion(pixels, levels, region)
         features = [described[name] for name in FEATURES]

@@ -85,6 +85,8 @@ class Predictor:
             [EnhanceContrastd("image", card.get("clahe", 0.0)), FitTod("image", card["spatial_size"], letterbox)]
         )
         self.restore = RestoreSized("pred", "image", letterbox)
+        # Whether several threads may predict at once: heat maps hook into the network, and a GPU is busy with one.
+        self.concurrent = self.device.type == "cpu" and not explain
 
     @classmethod
     def from_folder(

@@ -147,10 +147,12 @@ def _show_training(result: dict[str, Any]) -> str:
 
 
 def _show_inference(result: dict[str, Any]) -> str:
-    lines = [f"{'images/s':<24}{'networks':>10}{'×':>7}{'pipeline':>10}{'×':>7}{'share':>7}"]
+    shares = f"{'share':>7}{'of those at once':>18}"
+    lines = [f"{'images/s':<24}{'networks':>10}{'×':>7}{'at once':>10}{'pipeline':>10}{'×':>7}{shares}"]
     lines += [
         f"{run['name']:<24}{run['bare_images_per_second']:>10.1f}{run['bare_ratio']:>7.2f}"
-        f"{run['pipeline_images_per_second']:>10.1f}{run['pipeline_ratio']:>7.2f}{run['share']:>7.0%}"
+        f"{run['at_once_images_per_second']:>10.1f}{run['pipeline_images_per_second']:>10.1f}"
+        f"{run['pipeline_ratio']:>7.2f}{run['share']:>7.0%}{run['share_at_once']:>18.0%}"
         for run in result["runs"]
     ]
     lines += [f"not installed: {name}" for name in result["settings"]["left_out"]]

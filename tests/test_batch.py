@@ -40,6 +40,7 @@ class QuickPredictor:
     """Takes the left half of an image for its lesion: what a batch does with findings needs no network."""
 
     classifier = SimpleNamespace(explain=None)
+    concurrent = True
 
     def predict(self, image: UltrasoundImage) -> Finding:
         mask = np.zeros(image.pixels.shape, bool)

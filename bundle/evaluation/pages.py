@@ -20,7 +20,7 @@ from bundle.files import read_json, write_json
 
 PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "evidence.md": "evidence.md.j2"}
 BENCHMARK, DUPLICATES, FUZZ = "benchmark_training", "benchmark_duplicates", "fuzz"
-INFERENCE, PEERS = "benchmark_inference", "benchmark_peers"
+INFERENCE, PEERS, ARCHIVE = "benchmark_inference", "benchmark_peers", "benchmark_archive"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours")
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
@@ -98,7 +98,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     results, classifications, benchmark = [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
-        if kind_of(content) or file.stem in (DUPLICATES, INFERENCE, PEERS, FUZZ):
+        if kind_of(content) or file.stem in (DUPLICATES, INFERENCE, PEERS, ARCHIVE, FUZZ):
             continue
         if file.stem == BENCHMARK:
             _require(file, content, _SPEEDS, "run scripts/benchmark.py training again")
@@ -146,6 +146,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "growth": _read_benchmark(results_dir, DUPLICATES),
         "inference": _read_benchmark(results_dir, INFERENCE),
         "peers": _read_benchmark(results_dir, PEERS),
+        "archive": _read_benchmark(results_dir, ARCHIVE),
         "shipped": bool(shipped),
         "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
         "missed_below": MISSED_BELOW,

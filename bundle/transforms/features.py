@@ -11,13 +11,14 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from monai.transforms import Transform
 from scipy import ndimage
 
 from bundle.transforms.lesion import LesionRegion, find_lesion, quantise
-from bundle.transforms.shape import measure_lesion
+from bundle.transforms.shape import box_of, measure_lesion
 
 SHAPE_FEATURES = (
     *("solidity", "eccentricity", "circularity", "extent", "tallness", "steepness", "axis_ratio"),
@@ -35,6 +36,11 @@ GREY_FEATURES = (
 MAP_FEATURES = (*("components", "is_fallback", "map_mean", "map_deviation", "unsure_share", "unsure_rim"),)
 """Of the probability map that the mask comes from."""
 
+_REACH = np.arange(-6, 7)  # four times the deviation of the Gaussian, in pixels
+_BELL = np.exp(-(_REACH**2) / (2 * 1.5**2))
+_BELL /= _BELL.sum()
+_SLOPE = _BELL * _REACH / 1.5**2
+
 FEATURES = (*SHAPE_FEATURES, *GREY_FEATURES, *MAP_FEATURES)
 
 
@@ -50,11 +56,11 @@ def describe_shape(mask: np.ndarray) -> dict[str, float]:
     height, width = mask.shape
     measures = measure_lesion(mask)
     area, perimeter = measures["area_px"], measures["perimeter_px"]
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    tall, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    top, left, bottom, right = box_of(mask)
+    tall, wide = bottom - top, right - left
     row, column = measures["centroid_px"]
-    rim = np.argwhere(mask & ~ndimage.binary_erosion(mask))
-    radii = np.hypot(rim[:, 0] - row, rim[:, 1] - column)
+    rows, columns = np.nonzero(_rim(mask[top:bottom, left:right]))
+    radii = np.hypot(rows + (top - row), columns + (left - column))
     values = (
         measures["solidity"],
         measures["eccentricity"],
@@ -85,47 +91,52 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
         name -> finite float; grey levels count from 0 to 1.
     """
     mask, (top, left, bottom, right) = region.mask, region.box
-    image = np.asarray(pixels, dtype=np.float64) / 255
-    area = float(np.count_nonzero(mask))
+    area = float(cv2.countNonZero(mask.view(np.uint8)))
     rim = max(2, int(0.1 * math.sqrt(area)))  # pixels
     # Only the lesion's neighbourhood is looked at; 8 pixels are the reach of the Gaussian gradient, and more.
     pad = 2 * rim + 8
     near = (slice(max(0, top - pad), bottom + pad), slice(max(0, left - pad), right + pad))
-    lesion, grey = mask[near], image[near]
-    outwards, inwards = ndimage.distance_transform_edt(~lesion), ndimage.distance_transform_edt(lesion)
-    around = ~lesion & (outwards <= 2 * rim)
+    lesion, grey = mask[near], np.asarray(pixels[near], dtype=np.float64) / 255
+    outside = ~lesion
+    # No way out of the lesion is longer than that to the ring around its box.
+    ring = (slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1))
+    outwards, inwards = _distance(outside), _distance(mask[ring])[mask[ring]]
+    around = outside & (outwards <= 2 * rim)
     inside = grey[lesion]
+    mean, deviation = inside.mean(), inside.std()
     surround = _or(grey[around], inside)
-    deviation = inside.std()
+    surround_deviation = surround.std()
     high, wide = max(4, (bottom - top) // 2), (right - left) // 2
-    under = image[bottom : bottom + high]
-    beside = [under[:, max(0, left - wide) : left], under[:, right : right + wide]]
-    posterior = _or(under[:, left:right].ravel(), inside).mean()
-    gradient = ndimage.gaussian_gradient_magnitude(grey, 1.5)
-    at_margin = gradient[lesion & (inwards <= 2)].mean()
-    certainty = levels[mask] / 255
-    unsure = (levels > 25) & (levels < 230)
+    first = max(0, left - wide)
+    under = np.asarray(pixels[bottom : bottom + high, first : right + wide], dtype=np.float64) / 255
+    beside = np.concatenate([under[:, : left - first].ravel(), under[:, right - first :].ravel()])
+    posterior = _or(under[:, left - first : right - first].ravel(), inside).mean()
+    gradient = _gradient(grey)
+    inner = gradient[lesion]
+    at_margin = inner[inwards <= 2].mean()
+    centred, certainty = inside - mean, levels[near][lesion] / 255
+    unsure, unsure_inside = _count_unsure(levels), _count_unsure(levels[near][lesion])
     looks = (
-        inside.mean(),
+        mean,
         deviation,
-        ((inside - inside.mean()) ** 3).mean() / (deviation**3 + 1e-6),
-        surround.mean() - inside.mean(),
-        surround.std(),
-        deviation / (surround.std() + 1e-3),
-        _or(grey[~lesion & (outwards <= rim)], inside).mean() - grey[lesion & (inwards <= rim)].mean(),
-        posterior - _or(np.concatenate([side.ravel() for side in beside]), np.atleast_1d(posterior)).mean(),
-        posterior - inside.mean(),
+        (centred * centred * centred).mean() / (deviation**3 + 1e-6),
+        surround.mean() - mean,
+        surround_deviation,
+        deviation / (surround_deviation + 1e-3),
+        _or(grey[outside & (outwards <= rim)], inside).mean() - inside[inwards <= rim].mean(),
+        posterior - _or(beside, np.atleast_1d(posterior)).mean(),
+        posterior - mean,
         at_margin,
-        gradient[lesion].mean(),
-        at_margin / (_or(gradient[around], gradient[lesion]).mean() + 1e-3),
+        inner.mean(),
+        at_margin / (_or(gradient[around], inner).mean() + 1e-3),
     )
     seen = (
         min(region.components, 4),
         region.is_fallback,
         certainty.mean(),
         certainty.std(),
-        min(np.count_nonzero(unsure) / area, 4.0),
-        min(np.count_nonzero(unsure & ~mask) / math.sqrt(area), 20.0),
+        min(unsure / area, 4.0),
+        min((unsure - unsure_inside) / math.sqrt(area), 20.0),
     )
     named = dict(zip((*GREY_FEATURES, *MAP_FEATURES), map(float, (*looks, *seen)), strict=True))
     return describe_shape(mask) | named
@@ -155,3 +166,31 @@ class DescribeLesiond(Transform):
 
 def _or(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
     return values if values.size else otherwise
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of a mask that have a side in common with its outside, or with the image's border."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    kept = cv2.erode(mask.view(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask & (kept == 0)
+
+
+def _distance(mask: np.ndarray) -> np.ndarray:
+    """Return the distance (H, W) of every pixel of a mask from the nearest one outside of it, in pixels."""
+    if mask.all():
+        # Nothing is outside: SciPy counts from above the upper left pixel, and classifiers were fitted on that.
+        return np.asarray(ndimage.distance_transform_edt(mask))
+    return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _gradient(grey: np.ndarray) -> np.ndarray:
+    """Return the magnitude of the gradient of grey levels (H, W) float64, smoothed by a Gaussian of 1.5 pixels."""
+    across, down = (
+        cv2.sepFilter2D(grey, cv2.CV_64F, along_rows, along_columns, borderType=cv2.BORDER_REFLECT)
+        for along_rows, along_columns in ((_SLOPE, _BELL), (_BELL, _SLOPE))
+    )
+    return cv2.magnitude(across, down)
+
+
+def _count_unsure(levels: np.ndarray) -> int:
+    return int(np.count_nonzero((levels > 25) & (levels < 230)))

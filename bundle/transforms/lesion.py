@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -25,6 +26,7 @@ from bundle.errors import InputError, UserError
 from bundle.readers import read_image
 from bundle.transforms.geometry import crop_to_region, resize
 from bundle.transforms.load import merge_masks, meta_of
+from bundle.transforms.shape import box_of
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, half-open."""
@@ -80,32 +82,48 @@ def find_lesion(probability: np.ndarray, threshold: float = 0.5) -> LesionRegion
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold: {threshold} must be in (0, 1]")
     # The tolerance keeps level 153 at threshold 0.6, whatever 0.6 × 255 is in binary.
-    labels, components = ndimage.label(probability >= max(1, math.ceil(threshold * 255 - 1e-6)), structure=_EIGHT)
-    if components:
-        boxes = _boxes(labels)
-        areas = np.bincount(labels.ravel())[1:]
-        sums = np.bincount(labels.ravel(), weights=probability.ravel())[1:]
-        chosen = max(range(components), key=lambda i: (areas[i], sums[i]))
+    labels, boxes = _label(probability >= max(1, math.ceil(threshold * 255 - 1e-6)))
+    if boxes:
+        chosen = _largest(labels, probability) if len(boxes) > 1 else 0
         others = tuple(box for i, box in enumerate(boxes) if i != chosen)
-        return LesionRegion(_fill(labels, chosen + 1, boxes[chosen]), boxes[chosen], components, others, False)
+        return LesionRegion(_fill(labels, chosen + 1, boxes[chosen]), boxes[chosen], len(boxes), others, False)
     highest = int(probability.max())
     if highest == 0:
         return LesionRegion(np.ones(probability.shape, dtype=bool), (0, 0, *probability.shape), 0, (), True)
-    labels, _ = ndimage.label(probability >= highest / 2, structure=_EIGHT)
+    labels, boxes = _label(probability >= highest / 2)
     blob = labels.flat[probability.argmax()]
-    box = _boxes(labels)[blob - 1]
+    box = boxes[blob - 1]
     return LesionRegion(_fill(labels, blob, box), box, 0, (), True)
 
 
-def _boxes(labels: np.ndarray) -> list[Box]:
-    return [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in ndimage.find_objects(labels)]
+def _label(reached: np.ndarray) -> tuple[np.ndarray, list[Box]]:
+    """Number the 8-connected components from 1, from the top down: labels (H, W) int32 and the box of each."""
+    top, left, bottom, right = box_of(reached)
+    labels = np.zeros(reached.shape, dtype=np.int32)
+    if top == bottom:
+        return labels, []
+    inside = labels[top:bottom, left:right]
+    ndimage.label(reached[top:bottom, left:right], structure=_EIGHT, output=inside)
+    return labels, [
+        (rows.start + top, columns.start + left, rows.stop + top, columns.stop + left)
+        for rows, columns in ndimage.find_objects(inside)
+    ]
+
+
+def _largest(labels: np.ndarray, probability: np.ndarray) -> int:
+    """Return the index of the component of most pixels; of equal ones that with the higher summed probability."""
+    areas = np.bincount(labels.ravel())[1:]
+    largest = np.flatnonzero(areas == areas.max())
+    return int(max(largest, key=lambda i: probability[labels == i + 1].sum(dtype=np.int64)))
 
 
 def _fill(labels: np.ndarray, label: int, box: Box) -> np.ndarray:
     """Return one component's mask with its holes filled; only its box is looked at, since no hole lies outside."""
     inside = (slice(box[0], box[2]), slice(box[1], box[3]))
+    framed = cv2.copyMakeBorder((labels[inside] == label).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    cv2.floodFill(framed, None, (0, 0), 2, flags=4)  # what the outside does not reach through sides is a hole
     mask = np.zeros(labels.shape, dtype=bool)
-    mask[inside] = ndimage.binary_fill_holes(labels[inside] == label)
+    mask[inside] = framed[1:-1, 1:-1] != 2
     return mask
 
 
@@ -127,8 +145,10 @@ def place_square(box: Box, margin: float = 0.25, min_size: int = 32) -> Box:
 def cut_mirrored(image: torch.Tensor, box: Box) -> torch.Tensor:
     """Cut a box out of (C, H, W); what lies outside is the image mirrored at its border."""
     top, left, bottom, right = box
+    if top >= 0 and left >= 0 and bottom <= image.shape[1] and right <= image.shape[2]:
+        return image[:, top:bottom, left:right]
     rows, columns = (_mirror_indices(*span) for span in ((top, bottom, image.shape[1]), (left, right, image.shape[2])))
-    return image[:, rows[:, None], columns]
+    return image.index_select(1, rows).index_select(2, columns)
 
 
 def _mirror_indices(start: int, stop: int, size: int) -> torch.Tensor:
@@ -229,7 +249,7 @@ class CropLesiond(MapTransform):
                 raise UserError(
                     f"{_name(image)}: {tuple(plain.shape)}, but its probability map is {levels.shape}; segment it again"
                 )
-            seen = resize(self._show(plain, levels, region), self.spatial_size).clamp(0, 1)
+            seen = self.show(plain, levels[0], region)
             out[key] = MetaTensor(seen, meta=image.meta) if isinstance(image, MetaTensor) else seen
         out["lesion"] = {
             "box": torch.tensor(region.box),
@@ -238,12 +258,22 @@ class CropLesiond(MapTransform):
         }
         return out
 
-    def _show(self, image: torch.Tensor, levels: np.ndarray, region: LesionRegion) -> torch.Tensor:
+    def show(self, image: torch.Tensor, levels: np.ndarray, region: LesionRegion) -> torch.Tensor:
+        """Return what the classifier sees, (C, h, w) float32 in [0, 1].
+
+        Args:
+            image: (1, H, W) in [0, 1].
+            levels: (H, W) uint8, the quantised probability.
+            region: found in it.
+        """
         if self.variant == "masked":
-            return image * torch.from_numpy(region.mask)
-        if self.variant == "crop+mask":
-            image = torch.cat([image, torch.from_numpy(levels / np.float32(255)).to(image)])
-        return cut_mirrored(image, place_square(region.box, self.margin, self.min_size))
+            seen = image * torch.from_numpy(region.mask)
+        else:
+            square = place_square(region.box, self.margin, self.min_size)
+            seen = cut_mirrored(image, square)
+            if self.variant == "crop+mask":
+                seen = torch.cat([seen, cut_mirrored(torch.from_numpy(levels)[None], square).to(seen) / 255])
+        return resize(seen, self.spatial_size).clamp(0, 1)
 
 
 def _name(image: Any) -> str:

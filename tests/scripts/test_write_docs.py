@@ -158,18 +158,21 @@ def test_benchmarks_of_inference_and_of_peers_stand_on_the_page(tmp_path: Path) 
     from bundle.benchmark_peers import measure_peers
 
     rounds = [
-        {"torch, float32": {"bare": 10.0, "pipeline": 8.0}, "openvino, float32": {"bare": 20.0, "pipeline": share}}
+        {
+            "torch, float32": {"bare": 10.0, "at_once": 12.0, "pipeline": 8.0},
+            "openvino, float32": {"bare": 20.0, "at_once": 22.0, "pipeline": share},
+        }
         for share in (10.0, 12.0, 11.0)
     ]
     settings = {"images": 24, "sizes": [[400, 560], [500, 760]], "threads": 2, "versions": {"openvino": "1.2"}}
     record = {"settings": settings, "runs": _summarise(rounds), "rounds": rounds, "provenance": {"command": "x"}}
-    assert page(tmp_path).count("No measurement is recorded yet") == 4
+    assert page(tmp_path).count("No measurement is recorded yet") == 5
     (tmp_path / "results").mkdir(exist_ok=True)
     (tmp_path / "results" / "benchmark_inference.json").write_text(json.dumps(record))
     peers = measure_peers(spatial_size=(32, 32), batch_size=1, filters=(4, 8), rounds=1, iterations=1)
     (tmp_path / "results" / "benchmark_peers.json").write_text(json.dumps(peers))
     text = page(tmp_path)
-    assert "| openvino, float32 | 20.0 | 2.00 | 11.0 | 1.38 | 55 (50–60) |" in text
+    assert "| openvino, float32 | 20.0 | 2.00 | 22.0 | 11.0 | 1.38 | 55 (50–60) | 50 |" in text
     assert "| SegResNet | 1.58 |" in text
     (tmp_path / "results" / "benchmark_peers.json").write_text("{}")
     assert write_docs.main(["--docs", str(tmp_path)]) == 2
@@ -188,6 +191,27 @@ def test_file_that_is_no_result_is_named(
     assert len(lines) == 2
     assert all("bad.json" in line and reason in line for line in lines)
     assert not (tmp_path / "results.md").exists()
+
+
+def test_the_cost_of_an_archive_stands_on_the_page(tmp_path: Path) -> None:
+    assert "`python scripts/benchmark.py archive --output" in page(tmp_path)
+    runs = [
+        {"images": 100, "seconds": 12.34, "cpu_seconds": 20, "peak_memory_gib": 0.5, "files": 202, "bytes": 3 << 20},
+        {"images": 300, "seconds": 20.34, "cpu_seconds": 32, "peak_memory_gib": 0.5, "files": 602, "bytes": 9 << 20},
+    ]
+    growth = {"seconds": 0.04, "cpu_seconds": 0.06, "files": 2, "bytes": 6 * 2**20 / 200, "peak_memory_bytes": 0}
+    record = {"outputs": ["png", "json"], "runs": runs, "growth": {**growth, "start_seconds": 8.34}}
+    record["provenance"] = {"command": "python benchmark.py archive", "commit": "c" * 40}
+    file = tmp_path / "results" / "benchmark_archive.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(record))
+    text = page(tmp_path)
+    assert "| 100 | 12.3 | 20.0 | 0.50 | 202 | 3.0 |" in text
+    assert "| per further 1,000 images | 40 | 60 | 0.000 | 2000 | 30 |\n\nThe start takes 8.3 s." in text
+    file.write_text(json.dumps({**record, "runs": runs[:1], "growth": None}))
+    assert "per further" not in page(tmp_path)
+    file.write_text("{}")
+    assert write_docs.main(["--docs", str(tmp_path)]) == 2
 
 
 @pytest.mark.parametrize("name", ["../up", "With Space", "benchmark_training", ""])

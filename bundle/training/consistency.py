@@ -36,7 +36,9 @@ class Consistency:
         batch_size: unlabelled images per iteration and process.
         weight: of the consistency beside the supervised loss, from the end of the ramp-up on.
         ramp_up: iterations over which the weight rises from 0 (as a Gaussian, Laine and Aila 2017).
-        confidence: a pixel counts if the teacher gives lesion or background at least this probability.
+        confidence: a pixel counts as background if the teacher gives background at least this probability.
+        lesion_confidence: a pixel counts as lesion if the teacher gives lesion at least this probability. Lower than
+            for background, since lesions are the rare class: held to the same bar they fade from the pseudo labels.
         cutmix: probability that an image gets a rectangle of another one.
         hard: the teacher's word is lesion or background; false: its probability, which tells a student more where the
             teacher does not learn on ("distillation", Hinton et al. 2015).
@@ -52,6 +54,7 @@ class Consistency:
         weight: float = 1.0,
         ramp_up: int = 1000,
         confidence: float = 0.95,
+        lesion_confidence: float = 0.8,
         cutmix: float = 0.5,
         hard: bool = True,
     ) -> None:
@@ -61,7 +64,8 @@ class Consistency:
         self.images = torch.stack(images).float()
         self.teacher, self.warp, self.strong = teacher, warp, strong
         self.batch_size, self.weight, self.ramp_up = batch_size, weight, ramp_up
-        self.confidence, self.cutmix, self.hard = confidence, cutmix, hard
+        self.confidence, self.lesion_confidence = confidence, lesion_confidence
+        self.cutmix, self.hard = cutmix, hard
 
     def __call__(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
         """One step on a labelled batch and an unlabelled one, in one forward pass of the network."""
@@ -99,7 +103,7 @@ class Consistency:
         self.teacher.eval()
         probability = inferer(image.contiguous(memory_format=torch.channels_last), self.teacher).sigmoid()
         target = (probability > 0.5).float() if self.hard else probability
-        sure = (torch.maximum(probability, 1 - probability) >= self.confidence).float()
+        sure = ((probability >= self.lesion_confidence) | (1 - probability >= self.confidence)).float()
         changed = image
         for change in self.strong:
             changed = change(changed)

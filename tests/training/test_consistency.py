@@ -42,20 +42,27 @@ def _draw(consistency: Consistency) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 def test_the_teacher_sees_the_image_before_the_strong_changes() -> None:
-    changed, target, sure = _draw(_consistency(strong=[lambda image: 1 - image]))
+    changed, target, sure = _draw(_consistency(strong=[lambda image: 1 - image], lesion_confidence=0.95))
     assert torch.equal(target, ((1 - changed) > 0.5).float())
     assert torch.equal(sure, (torch.sigmoid(20 * (0.5 - changed).abs()) >= 0.95).float())
     assert 0 < sure.mean() < 1
 
 
+def test_lesion_and_background_have_confidences_of_their_own() -> None:
+    changed, _, sure = _draw(_consistency(confidence=0.95, lesion_confidence=0.8))
+    grey = changed[:, 0, 0, 0]  # 0, 0.2, 0.4 (lesion with 0.12), 0.6 (with 0.88), 0.8, 1
+    assert {round(value, 1) for value in grey.tolist()} >= {0.4, 0.6}
+    assert torch.equal(sure[:, 0, 0, 0].bool(), (grey - 0.4).abs() > 0.01)
+
+
 def test_a_soft_teacher_gives_its_probability() -> None:
-    changed, target, sure = _draw(_consistency(hard=False, confidence=0.5))
+    changed, target, sure = _draw(_consistency(hard=False, confidence=0.5, lesion_confidence=0.5))
     assert torch.allclose(target, torch.sigmoid(20 * (changed - 0.5)))
     assert sure.all()
 
 
 def test_cutmix_moves_image_target_and_sureness_together() -> None:
-    changed, target, sure = _draw(_consistency(cutmix=1.0))
+    changed, target, sure = _draw(_consistency(cutmix=1.0, lesion_confidence=0.95))
     mixed = [len(image.unique()) == 2 for image in changed]
     assert sum(mixed) > 8  # neighbours of one grey value can not be told apart
     assert torch.equal(target, (changed > 0.5).float())

@@ -13,7 +13,7 @@ from typing import Any
 from bundle.data.cases import Case
 from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
 from bundle.data.prepare import load_datalist
-from bundle.data.splits import PARTS, check_no_group_crosses, split_by_name, split_checksum
+from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 from bundle.outputs.handler import MAPS_RECORD, output_name
@@ -66,8 +66,8 @@ def prepare_classifier(
         the datalist, with absolute paths.
 
     Raises:
-        UserError: a map is missing or is another segmenter's, a segmenter was trained on another split, an image is in
-            two test parts, masks is unknown, or a class is missing in the training or the validation part.
+        UserError: a map is missing or is another segmenter's, a segmenter was trained on another split, near duplicates
+            cross a split, an image is in two test parts, masks is unknown, or a class is missing in the training or the validation part.
     """
     if masks not in MASK_SOURCES:
         raise UserError(f"masks '{masks}': give one of {', '.join(MASK_SOURCES)}")
@@ -76,6 +76,9 @@ def prepare_classifier(
     segmenters: list[dict[str, Any]] = []
     for number, source in enumerate(sources):
         segmentation = load_datalist(source.datalist, dataset_dir)
+        for name in (segmentation["split"], split):
+            if is_by_image(name):
+                raise UserError(f"split '{name}': near duplicates cross it; no classifier is judged by such a split")
         if masks == "predicted":
             segmenters.append(_check_origin(segmentation, source))
         for record in segmentation["test"]:

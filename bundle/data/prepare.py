@@ -33,6 +33,7 @@ from bundle.data.splits import (
     PARTS,
     UNLABELLED,
     check_no_group_crosses,
+    is_by_image,
     is_own_fold,
     oversample,
     parse_fold,
@@ -262,7 +263,10 @@ def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split: str, seed: int) -> None:
     mend = f"name another folder, or delete {prepared} to have it made anew"
     for what, found, wanted in (
-        ("split", parse_split(datalist["split"]), parse_split(split)),
+        (
+            "split",
+            *((parse_split(text), is_by_image(text)) for text in (datalist["split"], split)),
+        ),
         ("seed", datalist["seed"], seed),
     ):
         if found != wanted:

@@ -9,6 +9,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from bundle.data.cases import Case
@@ -20,6 +21,9 @@ UNLABELLED = "unlabelled"
 
 FOLD_VALIDATION = 0.1
 """The share of a fold's training cases that early stopping watches."""
+
+BY_IMAGE = " by image"
+"""Ends the name of a split that lets near duplicates cross, as most published ones do: to compare with those alone."""
 
 Item = TypeVar("Item")
 
@@ -38,8 +42,8 @@ def parse_ratio(text: str) -> tuple[float, float, float]:
     if not (training > 0 and validation > 0 and test >= 0 and total < float("inf")):
         raise UserError(
             f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80, "
-            "a fold, such as 'fold 0 of 5', both, such as '15:5:80, fold 0 of 2', or a fold that the dataset comes "
-            "with, such as 'own fold 0 of 5'"
+            "a fold, such as 'fold 0 of 5', both, such as '15:5:80, fold 0 of 2', a fold that the dataset comes with, "
+            "such as 'own fold 0 of 5', or, to let near duplicates cross as published splits do, '65:5:30 by image'"
         )
     return training / total, validation / total, test / total
 
@@ -64,14 +68,21 @@ def is_own_fold(text: str) -> bool:
     return parse_fold(text) is not None and str(text).strip().startswith("own")
 
 
+def is_by_image(text: str) -> bool:
+    """Whether a split lets near duplicates cross, as "65:5:30 by image"."""
+    return str(text).rstrip().endswith(BY_IMAGE)
+
+
 def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None, bool]:
     """The ratio and the fold in "15:5:80", "fold 0 of 5" or "15:5:80, fold 0 of 2", and whether the fold is an own one.
 
-    What is not said is None.
+    What is not said is None; `is_by_image` tells the rest.
 
     Raises:
         UserError: the text is of none of these forms.
     """
+    if is_by_image(text):
+        return parse_ratio(text.rstrip().removesuffix(BY_IMAGE)), None, False
     ratio, comma, fold = str(text).partition(",")
     if not comma:
         named = parse_fold(text)
@@ -87,10 +98,14 @@ def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, lis
     "15:5:80, fold 0 of 2" is 15:5:80 of whose test part only the first of two folds is tested; the rest of it is the
     part `UNLABELLED`. So k trainings use all of its images, but none is tested by a network that saw it.
 
+    "65:5:30 by image" deals out single images, whatever their groups: each case of the result is a group of its own.
+
     Raises:
         UserError: the text is of no such form, there are fewer groups than folds, or the dataset has no such folds.
     """
     ratio, fold, own = parse_split(split)
+    if is_by_image(split):
+        cases = [replace(case, group=case.image) for case in cases]
     if ratio is None:
         assert fold is not None
         return own_fold(cases, *fold, seed) if own else k_fold(cases, fold[1], seed)[fold[0]]

@@ -208,6 +208,18 @@ def test_a_split_that_leaves_a_class_out_is_refused_before_training(world: World
         world.datalist()
 
 
+@pytest.mark.parametrize("where", ["segmenter", "classifier"])
+def test_a_split_that_near_duplicates_cross_is_refused(world: World, where: str) -> None:
+    given = {}
+    if where == "segmenter":
+        file = world.prepared / "datalist_segmentation.json"
+        write_json(file, {**json.loads(file.read_text()), "split": "65:5:30 by image"})
+    else:
+        given["split"] = "60:10:30 by image"
+    with pytest.raises(UserError, match="by image.*near duplicates cross"):
+        world.datalist(**given)
+
+
 def test_a_file_that_is_no_classifiers_datalist_is_refused(world: World) -> None:
     write_json(world.output / DATALIST, {"training": []})
     with pytest.raises(InputError, match="lacks masks"):

@@ -217,6 +217,24 @@ def test_unlabelled_cases_are_the_test_part_of_the_other_folds(groups: list[list
     assert sorted(case.image for fold in folds for case in fold["test"]) == [case.image for case in plain["test"]]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(40, 120), seeds)
+def test_a_split_by_image_tears_groups_and_says_so(count: int, seed: int) -> None:
+    cases = _cases([["benign", "benign", "malignant", "malignant"]] * (count // 4))
+    parts = split_by_name(cases, "65:5:30 by image", seed)
+    assert [len(parts[part]) / len(cases) for part in ("training", "test")] == pytest.approx([0.65, 0.3], abs=0.05)
+    torn = {case.image: case.group for case in cases}
+    sides = [{torn[case.image] for case in members} for members in parts.values()]
+    assert sides[0] & sides[2]
+    assert all(case.group == case.image for members in parts.values() for case in members)
+
+
+@pytest.mark.parametrize("text", ["by image", "fold 0 of 5 by image", "15:5:80, fold 0 of 2 by image"])
+def test_only_a_ratio_can_be_by_image(text: str) -> None:
+    with pytest.raises(UserError, match="by image"):
+        split_by_name(_cases([["benign"]] * 9), text, 0)
+
+
 def test_a_group_that_is_both_unlabelled_and_tested_is_refused() -> None:
     record = {"image": "a.png", "group": "g1"}
     with pytest.raises(UserError, match="group g1"):

@@ -47,10 +47,11 @@ def _rows(lesions: int, normals: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], synthetic: bool = False) -> str:
+def _write(folder: Path, rows: list[dict[str, Any]], synthetic: bool = False, **origin: Any) -> str:
     write_mask(np.eye(8, dtype=bool), folder / "figure.png")
     metrics = {**summarise(rows, draws=100), "threshold": 0.45}
-    path = write_report(folder / "out", metrics, rows, [("Curves", folder / "figure.png")], PROVENANCE, synthetic)
+    origin = {**PROVENANCE, **origin}
+    path = write_report(folder / "out", metrics, rows, [("Curves", folder / "figure.png")], origin, synthetic)
     assert path == folder / "out" / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -85,6 +86,11 @@ def test_every_page_says_that_it_is_no_medical_device(tmp_path: Path) -> None:
 def test_synthetic_banner_stands_only_on_synthetic_reports(tmp_path: Path) -> None:
     assert "SYNTHETIC data" in _write(tmp_path, _rows(2, 1), synthetic=True)
     assert "SYNTHETIC" not in _write(tmp_path, _rows(2, 1))
+
+
+def test_a_split_that_near_duplicates_cross_is_told(tmp_path: Path) -> None:
+    assert "near duplicates of test images were in training" in _write(tmp_path, _rows(2, 1), split="65:5:30 by image")
+    assert "near duplicates of test" not in _write(tmp_path, _rows(2, 1), split="65:5:30")
 
 
 def test_worst_cases_come_first_and_are_few(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         "--split",
         help=f"training:validation:test; default: {SPLITS['segmentation']}, with --classifier "
         f"{SPLITS['classification']}, as in the paper; or a fold, such as 'fold 0 of 5', or "
-        "'own fold 0 of 5' of a dataset that comes with folds; or '65:5:30 by image', which lets near duplicates cross, "
-        "to compare with published tables that do",
+        "'own fold 0 of 5' of a dataset that comes with folds; or '65:5:30 by image', which lets near "
+        "duplicates cross, to compare with published tables that do",
     )
     parser.add_argument(
         "--folds",

@@ -67,7 +67,8 @@ def prepare_classifier(
 
     Raises:
         UserError: a map is missing or is another segmenter's, a segmenter was trained on another split, near duplicates
-            cross a split, an image is in two test parts, masks is unknown, or a class is missing in the training or the validation part.
+            cross a split, an image is in two test parts, masks is unknown, or a class is missing in the training or
+            the validation part.
     """
     if masks not in MASK_SOURCES:
         raise UserError(f"masks '{masks}': give one of {', '.join(MASK_SOURCES)}")

@@ -216,7 +216,7 @@ def test_a_split_that_near_duplicates_cross_is_refused(world: World, where: str)
         write_json(file, {**json.loads(file.read_text()), "split": "65:5:30 by image"})
     else:
         given["split"] = "60:10:30 by image"
-    with pytest.raises(UserError, match="by image.*near duplicates cross"):
+    with pytest.raises(UserError, match=r"by image.*near duplicates cross"):
         world.datalist(**given)
 
 

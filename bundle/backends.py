@@ -8,6 +8,7 @@ reports its use over the network.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 from collections.abc import Callable
@@ -82,15 +83,22 @@ def _onnxruntime(model: bytes, amp: bool) -> _Run:
     return run
 
 
-def _openvino(model: bytes, amp: bool) -> _Run:
+@functools.cache
+def _openvino_core() -> Any:
+    """The one core of the process. Each sets the stack that signal handlers run on and puts the former one back when it
+    goes; two that go in the order they came leave a stack that is gone, and the next signal, such as Ctrl-C, kills."""
     import openvino
 
+    return openvino.Core()
+
+
+def _openvino(model: bytes, amp: bool) -> _Run:
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    core = openvino.Core()
+    core = _openvino_core()
     compiled = core.compile_model(core.read_model(model), "CPU", settings)
     requests = threading.local()  # one request serves one thread at a time
 

@@ -2,7 +2,7 @@
 """Measure speed; what is compared runs in turns in one run. `training`: the whole training loop of a config beside its
 bare network. `inference`: the whole pipeline and its bare networks, by each installed backend. `peers`: our U-Net
 beside networks of MONAI. `duplicates`: the search for near duplicates among more and more synthetic images. `archive`:
-what predicting more and more synthetic images costs."""
+what predicting more and more synthetic images costs. `all`: one after the other, in under 15 minutes on two cores."""
 
 from __future__ import annotations
 
@@ -28,17 +28,27 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch  # after the arguments: torch and MONAI take seconds to import
 
-    from bundle.files import write_json
-
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.command == "all":
+        for name, (words, quick) in _ALL.items():
+            print(f"== {name}", flush=True)
+            file = str(options.output / f"benchmark_{name}.json")
+            _measure(_parse([name, *(quick if options.quick else words), "--output", file]))
+        return 0
+    _measure(options)
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from bundle.files import write_json
+
     measure, show = _COMMANDS[options.command]
     result = measure(options)
     print(show(result))
     if options.output:
         write_json(options.output, result)
-        print(f"Written to {options.output}")
-    return 0
+        print(f"Written to {options.output}", flush=True)
 
 
 def _training(options: argparse.Namespace) -> dict[str, Any]:
@@ -120,6 +130,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     archive.add_argument("--images", type=_positive, nargs="+", default=[100, 1000], help="counts; default: 100 1000")
     archive.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     archive.add_argument("--write", nargs="+", default=["png", "json"], metavar="OUTPUT", help="default: png json")
+    everything = commands.add_parser("all", parents=[quick], help="all of them, one after the other")
+    everything.add_argument(
+        "--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores"
+    )
+    everything.add_argument(
+        "--output", type=Path, default=Path("runs") / "benchmark", metavar="DIR", help="default: runs/benchmark"
+    )
     return parser.parse_args(argv)
 
 
@@ -193,6 +210,15 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Calla
     "archive": (_archive, _show_archive),
 }
 """What measures, and what a terminal shows of it."""
+
+_ALL = {
+    "training": ([], ["--quick"]),
+    "inference": ([], ["--quick"]),
+    "peers": ([], ["--quick"]),
+    "archive": (["--images", "100", "1000"], ["--images", "2", "4"]),
+    "duplicates": (["--images", "1250"], ["--images", "20"]),
+}
+"""What `all` measures: the arguments of each, and those of a quick look."""
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +144,24 @@ def test_the_command_line_hands_the_backend_on(
     assert command.main([str(pictures[0]), "--models", str(tiny_models), "--backend", "openvino"]) == 0
     assert asked == [("openvino", (1, 48, 64)), ("openvino", (2, 32, 32))]
     assert "P(malignant)" in capsys.readouterr().out
+
+
+_SIGNAL_AFTER_NETWORKS = """
+import gc, os, signal, sys, torch
+from bundle.backends import BackendNetwork
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+networks = [BackendNetwork(torch.nn.Conv2d(1, 1, 3, padding=1), (1, 16, 24), sys.argv[1], False) for _ in range(2)]
+while networks:
+    del networks[0]  # in the order they came
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the signal is POSIX")
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_signal_after_networks_are_gone_kills_nothing(backend: str, root: Path) -> None:
+    _skip_without(backend)
+    command = [sys.executable, "-c", _SIGNAL_AFTER_NETWORKS, backend]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr

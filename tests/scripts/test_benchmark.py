@@ -96,3 +96,11 @@ def test_the_search_for_duplicates_tells_what_it_found_and_took(
     assert small["wrong"] == large["wrong"] == 0
     assert 0 < small["seconds"] < large["seconds"]
     assert "2 of 2 planted copies found, 0 wrong pairs" in capsys.readouterr().out
+
+
+def test_all_writes_a_record_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["all", "--quick", "--output", str(tmp_path / "out")]) == 0
+    records = {path.stem.removeprefix("benchmark_"): json.loads(path.read_text()) for path in tmp_path.glob("out/*")}
+    assert sorted(records) == ["archive", "duplicates", "inference", "peers", "training"]
+    assert all(record["provenance"]["packages"]["torch"] for record in records.values())
+    assert "== peers" in capsys.readouterr().out

@@ -14,6 +14,7 @@ import torch
 from monai.transforms import Transform
 from scipy.special import expit
 
+from bundle.evaluation.conformal import conformal_call
 from bundle.explain import ExplainMalignancy
 from bundle.fusion import calibrated_probability
 from bundle.inferers import as_flag
@@ -49,6 +50,8 @@ class Finding:
         explanation: (H, W) uint8, 255 where the evidence for malignancy is strongest; None unless asked for.
         frame: of a file of several frames, counted from 0; None for a file of one image.
         spacing_mm: (row, column) distance of pixel centres in mm; None where the file does not tell.
+        call: "malignant", "benign" or "unsure", by prediction sets that keep their promise per class, see
+            `bundle.evaluation.conformal`; None where the classifier's card has none.
     """
 
     image: str
@@ -67,6 +70,7 @@ class Finding:
     explanation: np.ndarray | None = field(default=None, repr=False, compare=False)
     frame: int | None = None
     spacing_mm: tuple[float, float] | None = None
+    call: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""
@@ -150,6 +154,7 @@ class ClassifyLesiond(Transform):
             probability_raw=float(expit(logit)),
             probability=calibrated,
             decisions=_decide(calibrated, self.card),
+            call=conformal_call(calibrated, self.card["conformal"]) if self.card.get("conformal") else None,
             warnings=tuple(_warnings(region, image.warnings, self.card, self.segmenter_card)),
             models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
             mask=mask,

@@ -59,6 +59,19 @@ def test_the_probability_is_calibrated_and_the_decisions_follow_the_card(box: np
     }
 
 
+@pytest.mark.parametrize(
+    ("benign", "malignant", "call"),
+    [(0.5, 0.6, "malignant"), (0.3, 0.9, "benign"), (0.3, 0.6, "unsure"), (0.9, 0.9, "unsure")],
+)
+def test_the_call_is_the_only_class_left_or_unsure(box: np.ndarray, benign: float, malignant: float, call: str) -> None:
+    limits = {"coverage": 0.9, "benign": benign, "malignant": malignant}
+    assert _classify(box, conformal=limits).call == call  # of probability 0.646
+
+
+def test_a_card_without_prediction_sets_makes_no_call(box: np.ndarray) -> None:
+    assert _classify(box).call is None
+
+
 def test_a_probability_at_the_threshold_is_malignant(box: np.ndarray) -> None:
     probability = _classify(box).probability
     points = [{"sensitivity_wish": 0.9, "threshold": probability}]

@@ -126,6 +126,7 @@ def flat_row(finding: dict[str, Any]) -> dict[str, Any]:
         "probability": finding["probability"],
         "probability_raw": finding["probability_raw"],
         **decisions,
+        "call": finding.get("call"),
         "is_fallback": finding["is_fallback"],
         **{"top": top, "left": left, "bottom": bottom, "right": right},
         **{key: finding["lesion"].get(key) for key in ("area_px", "long_axis_px", "short_axis_px")},

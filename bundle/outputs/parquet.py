@@ -18,7 +18,7 @@ ROWS = 20_000
 """Rows of a part at most: what is held in memory at once, some tens of MB."""
 
 _INTEGERS = ("frame", "top", "left", "bottom", "right")
-_TEXTS = ("image", "warnings", "notice", "skipped")
+_TEXTS = ("image", "call", "warnings", "notice", "skipped")
 
 
 def load_pyarrow() -> Any:

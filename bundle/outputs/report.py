@@ -68,6 +68,7 @@ def _write_page(
         findings=findings,
         pictures=lambda name: _pictures(findings, name),
         points={name: point["threshold"] for name, point in first["decisions"].items()} if first else {},
+        calls=bool(first and first.get("call")),
         models=first["models"] if first else {},
         synthetic=first is not None and any(warning.startswith("SYNTHETIC") for warning in first["warnings"]),
         skipped=skipped,

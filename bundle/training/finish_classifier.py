@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bundle.evaluation.classification import area_under_roc, choose_operating_points
+from bundle.evaluation.conformal import fit_conformal
 from bundle.files import write_json
 from bundle.fusion import calibrated_probability, fit_calibration, fit_fusion
 from bundle.provenance import describe_run
@@ -37,7 +38,8 @@ def finish_classification(
 ) -> None:
     """Take the run's weights, calibrate them on the validation images and write what a run leaves behind.
 
-    ``model_classifier.pt`` and ``.json`` (weights; card with temperature and operating points), ``metrics.json``.
+    ``model_classifier.pt`` and ``.json`` (weights; card with temperature, operating points and the limits of prediction
+    sets), ``metrics.json``.
 
     Args:
         checkpoint: of the finished run; names folder, network and best epoch.
@@ -77,6 +79,7 @@ def finish_classification(
         **settings,
         **calibration,
         "operating_points": choose_operating_points(calibrated, labels, SENSITIVITIES),
+        "conformal": fit_conformal(calibrated, labels),
         "synthetic": synthetic,
         "kept": keep,
         "best_epoch": checkpoint.best_epoch,

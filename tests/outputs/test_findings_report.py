@@ -80,6 +80,13 @@ def _html(findings: Findings, tmp_path: Path, **more: Any) -> str:
     return path.read_text()
 
 
+def test_a_call_is_shown_where_there_is_one(findings: Findings, tmp_path: Path) -> None:
+    assert "Call" not in _html(findings, tmp_path)
+    findings.records.write("a.png", "key", _finding("a.png", 0.4, call="unsure"), (), Written((), ()), "run")
+    page = _html(Findings(findings.records, ["a.png"]), tmp_path)
+    assert '<tr><th>Call</th><td class="unsure">unsure</td></tr>' in page
+
+
 def test_each_image_has_its_picture_numbers_and_decisions(findings: Findings, tmp_path: Path) -> None:
     page = _Page(_html(findings, tmp_path))
     assert [image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img")] == [True] * 4

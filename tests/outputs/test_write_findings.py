@@ -83,6 +83,7 @@ def test_the_table_has_one_row_per_image_and_no_formula(written: Path) -> None:
         assert float(row["probability"]) == finding["probability"]
         assert [int(row[side]) for side in ("top", "left", "bottom", "right")] == finding["box"]
         assert row["decision at sensitivity 0.90"] == finding["decisions"]["sensitivity 0.90"]["decision"]
+        assert row["call"] == (finding["call"] or "")
         assert row["area_mm2"] == ""
         assert row["is_fallback"] == str(finding["is_fallback"])
         assert row["classifier_sha256"] == finding["models"]["classifier"]

@@ -17,6 +17,7 @@ from scipy.special import expit
 
 from bundle.errors import UserError
 from bundle.evaluation.classification import choose_operating_points, fit_temperature
+from bundle.evaluation.conformal import fit_conformal
 from bundle.inferers import AutocastInferer
 from bundle.training import Checkpoint, PrepareBatch, finish_classification
 from bundle.training.checkpoint import BEST
@@ -131,6 +132,7 @@ def test_temperature_and_operating_points_come_from_the_validation_images(run: R
     points = choose_operating_points(calibrated, LABELS, (0.9, 0.95))
     assert [point["threshold"] for point in card["operating_points"]] == [p["threshold"] for p in points]
     assert card["operating_points"][0]["threshold"] == pytest.approx(expit(-1 / card["temperature"]))
+    assert card["conformal"] == fit_conformal(calibrated, LABELS)
     assert card["validation"]["images"] == 6
 
 

@@ -22,8 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages; default: docs")
     options = parser.parse_args(argv)
 
-    from bundle.evaluation.evidence import FIGURES, draw_evidence, is_drawn_from, read_evidence
-    from bundle.evaluation.pages import render_pages  # after the arguments: it loads torch, which takes seconds
+    from bundle.evaluation.pages import (
+        plan_figures,
+        render_pages,
+    )  # after the arguments: it loads torch, which takes seconds
     from bundle.files import write_atomically
 
     outdated = []
@@ -34,12 +36,13 @@ def main(argv: list[str] | None = None) -> int:
         outdated.append(page)
         if not options.check:
             write_atomically(page, text)
-    evidence = read_evidence(options.docs / "results")
-    if evidence["complete"] and not all(is_drawn_from(options.docs / "images" / name, evidence) for name in FIGURES):
-        outdated += [options.docs / "images" / name for name in FIGURES]
+    for name, figure in plan_figures(options.docs / "results").items():
+        picture = options.docs / "images" / name
+        if figure.is_drawn(picture):
+            continue
+        outdated.append(picture)
         if not options.check:
-            for name, content in draw_evidence(evidence).items():
-                write_atomically(options.docs / "images" / name, content)
+            write_atomically(picture, figure.encode())
     for page in outdated:
         print(f"{page}: is not what its JSON says; run scripts/write_docs.py" if options.check else f"Written: {page}")
     return int(options.check and bool(outdated))

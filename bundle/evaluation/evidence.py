@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from bundle.errors import InputError
+from bundle.evaluation.planned_figure import PlannedFigure
 from bundle.files import read_json, write_json
 
 KINDS = {"audit": "repeated_groups", "leaks": "protocols", "factorial": "cells"}
@@ -30,7 +27,6 @@ _LISTS = (
     *("outlier_sizes", "skipped"),
 )
 _BLUE, _ORANGE, _GREY = "#0072b2", "#e69f00", "#666666"  # of the Okabe-Ito palette
-_SOURCE = "source_sha256"
 
 
 def kind_of(content: Mapping[str, Any]) -> str | None:
@@ -98,31 +94,13 @@ def summarise_factorial(factorial: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"effects": effects, "honest": honest}
 
 
-def draw_evidence(evidence: Mapping[str, Any]) -> dict[str, bytes]:
-    """The page's two figures as PNG files by name; each carries the checksum of what it shows."""
+def plan_evidence_figures(evidence: Mapping[str, Any]) -> dict[str, PlannedFigure]:
+    """The page's two figures by name, as soon as all is recorded that they show."""
     if not evidence["complete"]:
         return {}
-    drawn = (_draw_leaks(evidence["leaks"]), _draw_factorial(evidence["factorial"]))
-    return {name: _encode(figure, source_checksum(evidence)) for name, figure in zip(FIGURES, drawn, strict=True)}
-
-
-def source_checksum(evidence: Mapping[str, Any]) -> str:
-    """The checksum of the numbers that the figures show."""
-    return hashlib.sha256(repr((evidence["leaks"], evidence["factorial"])).encode()).hexdigest()
-
-
-def is_drawn_from(picture: Path, evidence: Mapping[str, Any]) -> bool:
-    """Whether a figure shows these numbers."""
-    if not picture.is_file():
-        return False
-    with Image.open(picture) as image:
-        return bool(image.info.get(_SOURCE) == source_checksum(evidence))
-
-
-def _encode(figure: Figure, checksum: str) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={_SOURCE: checksum})
-    return buffer.getvalue()
+    shown = (evidence["leaks"], evidence["factorial"])
+    drawn = (lambda: _draw_leaks(shown[0]), lambda: _draw_factorial(shown[1]))
+    return {name: PlannedFigure(shown, draw) for name, draw in zip(FIGURES, drawn, strict=True)}
 
 
 def _draw_leaks(leaks: Mapping[str, Any]) -> Figure:

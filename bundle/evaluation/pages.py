@@ -13,8 +13,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bundle.errors import InputError, UserError
-from bundle.evaluation.evidence import kind_of, read_evidence, summarise_factorial
+from bundle.evaluation.evidence import kind_of, plan_evidence_figures, read_evidence, summarise_factorial
 from bundle.evaluation.metadata import render_metadata
+from bundle.evaluation.peers import FIGURE as PEERS_FIGURE
+from bundle.evaluation.peers import RECIPE as PEER
+from bundle.evaluation.peers import draw_peers, join_peers
+from bundle.evaluation.planned_figure import PlannedFigure
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json, write_json
 
@@ -22,7 +26,7 @@ PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "eviden
 BENCHMARK, DUPLICATES, FUZZ = "benchmark_training", "benchmark_duplicates", "fuzz"
 INFERENCE, PEERS, ARCHIVE = "benchmark_inference", "benchmark_peers", "benchmark_archive"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
-RECIPES = ("paper", "ours")
+RECIPES = ("paper", "ours", PEER)
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 _METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
 CLASSIFICATION = "classification"  # the "task" that a classifier's metrics.json names; a segmenter's names none
@@ -52,7 +56,7 @@ def record_result(
         results_dir: where results are recorded; a former one of the same name is replaced.
         name: of the file, without suffix: lower-case letters, digits and underscores.
         title: of the run on the pages.
-        recipe: ``paper`` or ``ours``.
+        recipe: ``paper``, ``ours``, or ``peer`` for a network of the comparison with those of MONAI.
         row: of the paper's Table 1, where the run repeats one.
         note: a sentence for the run's section.
         allow_synthetic: also record a result on the synthetic phantom.
@@ -119,6 +123,8 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     # The paper's recipe first, by its rows, then ours: the order in which a reader compares.
     for listed in (results, classifications):
         listed.sort(key=lambda result: (RECIPES.index(result["recipe"]), result["row"] or 0, result["name"]))
+    peers = _read_benchmark(results_dir, PEERS)
+    compared = [result for result in results if result["recipe"] == PEER]
     # No autoescape: the pages are Markdown, and texts from outside pass through `cell` and `code`.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -139,13 +145,15 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     values = {
         "evidence": evidence,
         **summarise_factorial(evidence["factorial"]),
-        "results": results,
+        "results": [result for result in results if result["recipe"] != PEER],
+        "compared": compared,
         "classifications": classifications,
         "series": _summarise_seeds(classifications),
         "benchmark": benchmark,
         "growth": _read_benchmark(results_dir, DUPLICATES),
         "inference": _read_benchmark(results_dir, INFERENCE),
-        "peers": _read_benchmark(results_dir, PEERS),
+        "peers": peers,
+        "joined": join_peers(peers, compared),
         "archive": _read_benchmark(results_dir, ARCHIVE),
         "shipped": bool(shipped),
         "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
@@ -162,6 +170,16 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
     pages["../configs/metadata.json"] = render_metadata(root, _shipped(results), _shipped(classifications))
     return pages
+
+
+def plan_figures(results_dir: PathLike) -> dict[str, PlannedFigure]:
+    """The figures of the pages, by the names of their files."""
+    planned = plan_evidence_figures(read_evidence(results_dir))
+    files = (read_json(file, _MEND) for file in sorted(Path(results_dir).glob("*.json")))
+    joined = join_peers(_read_benchmark(results_dir, PEERS), [file for file in files if file.get("recipe") == PEER])
+    if any(run for _, run in joined):
+        planned[PEERS_FIGURE] = PlannedFigure(joined, lambda: draw_peers(joined))
+    return planned
 
 
 def _read_benchmark(results_dir: PathLike, name: str) -> dict[str, Any] | None:

@@ -178,6 +178,32 @@ def test_benchmarks_of_inference_and_of_peers_stand_on_the_page(tmp_path: Path) 
     assert write_docs.main(["--docs", str(tmp_path)]) == 2
 
 
+def test_trained_peers_stand_beside_ours_with_a_figure(tmp_path: Path) -> None:
+    from bundle.benchmark_peers import measure_peers
+
+    peers = measure_peers(spatial_size=(32, 32), batch_size=1, filters=(4, 8), rounds=1, iterations=1)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "benchmark_peers.json").write_text(json.dumps(peers))
+    page(tmp_path)
+    assert not (tmp_path / "images" / "peers.png").exists()
+    for peer in ("ours", "SegResNet"):
+        given = {} if peer == "ours" else {"peer": peer}
+        metrics = fabricate(tmp_path, shift=1 if peer == "ours" else 3, filters=None, **given)
+        record(metrics, tmp_path, "--title", peer, "--recipe", "peer", name=f"busi_peer_{peer.lower()}")
+    text = page(tmp_path)
+    dice = {
+        name: float(score)
+        for name, score in re.findall(r"^\| \[(ours|SegResNet)\].*? \| .*? \| .*? \| (0\.\d+)", text, re.M)
+    }
+    assert dice["ours"] > dice["SegResNet"]
+    assert "[BasicUNet]" not in text
+    assert "![Dice against time](images/peers.png)" in text
+    assert (tmp_path / "images" / "peers.png").stat().st_size > 5000
+    assert write_docs.main(["--docs", str(tmp_path), "--check"]) == 0
+    assert '<a id="busi_peer_segresnet"></a>SegResNet' in text  # its section; the table of our recipes has none of them
+    assert "(#busi_peer_segresnet)" not in text[: text.index("## By class")]
+
+
 @pytest.mark.parametrize(("text", "reason"), [("{", "no JSON"), ("{}", "lacks"), ("[]", "not an object")])
 def test_file_that_is_no_result_is_named(
     tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]

@@ -18,6 +18,7 @@ from scipy.special import expit
 from bundle import fusion  # as a module, since it imports this package
 from bundle.errors import UserError
 from bundle.evaluation.classification import summarise_classification
+from bundle.evaluation.conformal import summarise_conformal
 from bundle.evaluation.figures import plot_confusion, plot_reliability, plot_roc
 from bundle.evaluation.handler import refuse_another_split, to_csv
 from bundle.evaluation.report import write_classification_report
@@ -111,6 +112,7 @@ class ClassificationEvaluation:
             "masks": self.datalist.get("masks"),
             "part": self.part,
             **summary,
+            **self._summarise_sets(),
             "weights": self.card,
             "provenance": {
                 **describe_run(),
@@ -137,6 +139,11 @@ class ClassificationEvaluation:
             100 * summary["majority_accuracy"]["estimate"],
             report,
         )
+
+    def _summarise_sets(self) -> dict[str, Any]:
+        """The score of the card's prediction sets, where it has some."""
+        limits = self.card.get("conformal")
+        return {"conformal": summarise_conformal(self.rows, [limits] * len(self.rows))} if limits else {}
 
     def _draw(self, summary: Mapping[str, Any], synthetic: bool) -> list[tuple[str, Path]]:
         figures = [("Confusion matrix at probability 0.5", self.folder / "confusion.png")]

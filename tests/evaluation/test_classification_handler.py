@@ -105,6 +105,20 @@ def test_scores_stand_at_one_half_and_at_the_cards_operating_points(tmp_path: Pa
     assert metrics["auroc"]["estimate"] == pytest.approx(8 / 9)
 
 
+def test_prediction_sets_of_the_card_are_scored(tmp_path: Path) -> None:
+    assert "conformal" not in _evaluate(tmp_path / "none")
+    assert "unsure" not in _report(tmp_path / "none")
+    limits = {"coverage": 0.8, "benign": 0.7, "malignant": 0.4}
+    sets = _evaluate(tmp_path / "some", card={**CARD, "conformal": limits})["conformal"]
+    # P(malignant) of the benign: 0.12, 0.18, 0.38, which leaves neither class; of the malignant: 0.73, 0.92, 0.27.
+    assert sets["promised"] == 0.8
+    shares = {name: sets[name]["estimate"] for name in ("coverage_benign", "coverage_malignant", "unsure", "accuracy")}
+    expected = {"coverage_benign": 2 / 3, "coverage_malignant": 2 / 3, "unsure": 1 / 6, "accuracy": 4 / 5}
+    assert shares == pytest.approx(expected)
+    assert "With “unsure” as an answer" in _report(tmp_path / "some")
+    assert "Most certain wrong cases" in _report(tmp_path / "some")
+
+
 def test_results_hold_figures_and_origin(tmp_path: Path) -> None:
     metrics = _evaluate(tmp_path)
     assert (metrics["part"], "</html>" in _report(tmp_path)) == ("test", True)

@@ -18,6 +18,8 @@ from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by
 MISSED_BELOW = 0.1  # a Dice under this means that the lesion was not found: the overlap is of no use to a reader
 STRETCHED = 256  # pixels per side of the image in which papers on this task give surface distances
 THRESHOLDS = np.arange(5, 100, 5) / 100
+SIZES = {"below 3 %": (0.0, 0.03), "3 to 10 %": (0.03, 0.1), "10 % and more": (0.1, 1.1)}
+"""Of a lesion, as a share of its image: the name of each class of sizes, from and to."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,14 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
 
     Returns:
         A dict ready for JSON: `intervals` (how they were drawn), `lesions` (all images with a lesion), `classes` (the
-        same per class) and `normals` (images without a lesion). Each score is {"estimate", "low", "high"}; HD95 is the
-        mean over the cases that define it, and `hd95_undefined` counts the others.
+        same per class), `sizes` (the same per size of the lesion, see `SIZES`) and `normals` (images without a lesion).
+        Each score is {"estimate", "low", "high"}; HD95 is the mean over the cases that define it, and `hd95_undefined`
+        counts the others.
     """
     lesions = [row for row in rows if row["dice"] is not None]
     normals = [row for row in rows if row["dice"] is None]
     classes = sorted({str(row["class"]) for row in lesions})
+    sizes = {name: [row for row in lesions if low <= row["lesion_area"] < high] for name, (low, high) in SIZES.items()}
     return {
         "intervals": {"method": METHOD, "level": LEVEL, "draws": draws, "seed": seed},
         "lesions": _summarise_lesions(lesions, draws, seed),
@@ -114,6 +118,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
             name: _summarise_lesions([row for row in lesions if str(row["class"]) == name], draws, seed)
             for name in classes
         },
+        "sizes": {name: _summarise_lesions(part, draws, seed) for name, part in sizes.items() if part},
         "normals": {
             **_count(normals),
             "false_positive_rate": _mean(normals, "false_positive", draws, seed),

@@ -147,7 +147,7 @@ def test_segmenters_are_summarised_over_all_folds(tmp_path: Path) -> None:
         runs.append(_write(tmp_path / str(fold), {**metrics, "provenance": provenance}, rows))
         everything += rows
     metrics = pool_folds(runs, tmp_path / "pooled")
-    assert {key: metrics[key] for key in ("lesions", "classes", "normals")} == {
+    assert {key: metrics[key] for key in ("lesions", "classes", "sizes", "normals")} == {
         key: value for key, value in summarise(everything).items() if key != "intervals"
     }
     assert metrics["weights"]["training_images"] == "8–9"

@@ -137,6 +137,21 @@ def test_summary_equals_hand_computed_means() -> None:
     json.dumps(summary, allow_nan=False)
 
 
+def test_lesions_are_also_scored_by_their_share_of_the_image() -> None:
+    # Of 2400 pixels: 50, 72 (3 %), 240 (10 %).
+    small, middle, large = _box(0, 0, 10, 5), _box(0, 0, 9, 8), _box(0, 0, 20, 12)
+    rows = [
+        _row("a", "benign", "1", small.astype(float), small),
+        _row("b", "benign", "2", np.zeros((40, 60)), middle),
+        _row("c", "malignant", "3", large.astype(float), large),
+        _row("d", "malignant", "4", np.zeros((40, 60)), large),
+    ]
+    sizes = summarise(rows, draws=50)["sizes"]
+    found = {name: (part["cases"], part["dice"]["estimate"]) for name, part in sizes.items()}
+    assert found == {"below 3 %": (1, 1.0), "3 to 10 %": (1, 0.0), "10 % and more": (2, 0.5)}
+    assert list(summarise(rows[:1], draws=50)["sizes"]) == ["below 3 %"]
+
+
 def test_copies_in_one_group_do_not_narrow_the_intervals() -> None:
     generator = np.random.default_rng(0)
     lesion = _box(5, 5, 20, 20)

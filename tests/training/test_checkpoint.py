@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
 
 from bundle import files
 from bundle.errors import UserError
-from bundle.training import Checkpoint
+from bundle.training import Checkpoint, MovingAverage
 from bundle.training.checkpoint import BEST, LAST, PREVIOUS
 from bundle.weights import load_tensors, save_atomically
 
@@ -387,3 +388,25 @@ def test_the_average_begins_at_pretrained_weights(make_run: Any, tmp_path: Path)
     run.trainer.add_event_handler(Events.EPOCH_STARTED, run.trainer.terminate)
     run.trainer.run()
     assert all((value == 3).all() for value in seen.values())
+
+
+def test_the_average_is_that_of_ignite() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    ours, theirs = (kind(network, momentum=0.3, handle_buffers="update") for kind in (MovingAverage, EMAHandler))
+
+    def change(*_: Any) -> None:
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.add_(torch.randn_like(weight))
+        network(torch.rand(2, 1, 8, 8) * 5)
+
+    engine = Engine(change)
+    for average in (ours, theirs):
+        average.attach(engine, warn_if_exists=False)
+    engine.run([0] * 7)
+    found = ours.ema_model.state_dict()
+    for key, expected in theirs.ema_model.state_dict().items():
+        assert torch.allclose(found[key].float(), expected.float(), atol=1e-5), key
+    assert found["1.num_batches_tracked"] == 7
+    assert not torch.equal(found["0.weight"], network[0].weight)

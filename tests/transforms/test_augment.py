@@ -119,6 +119,18 @@ def test_translate_shifts_by_at_most_its_fraction_of_the_image() -> None:
     assert 0.7 * 24 < reach[1] <= 24.2
 
 
+def test_the_elastic_field_is_a_bicubic_interpolation_of_its_nodes() -> None:
+    still = {**STILL, "elastic": 0.1, "elastic_nodes": 4}
+    torch.manual_seed(0)
+    bent = RandomWarp(**still).draw_grid(2, 30, 44)
+    torch.manual_seed(0)
+    straight = RandomWarp(**{**still, "elastic": 0.0}).draw_grid(2, 30, 44)
+    nodes = (torch.rand(2, 2, 4, 4) * 2 - 1) * 2 * 0.1  # what is drawn next
+    field = torch.nn.functional.interpolate(nodes, (30, 44), mode="bicubic").permute(0, 2, 3, 1)
+    assert torch.allclose(bent - straight, field, atol=1e-6)
+    assert field.abs().max() > 0.1
+
+
 @given(seed=st.integers(0, 2**31), height=st.integers(16, 48), width=st.integers(16, 48))
 @settings(deadline=None, max_examples=25)
 def test_image_and_mask_warp_alike_and_stay_in_range(seed: int, height: int, width: int) -> None:

@@ -36,7 +36,7 @@ def finish_segmentation(
     """Restore the best epoch and write what a run leaves behind in its folder.
 
     ``model.pt`` and ``model.json`` (weights and card), ``metrics.json`` (validation), ``examples.png``. The threshold
-    is the one with the best mean Dice over the validation images, see `choose_threshold`.
+    is chosen by the mean Dice over the validation images, see `choose_threshold`.
 
     Args:
         checkpoint: of the finished run; names folder, network and best epoch.

@@ -28,7 +28,7 @@ from bundle.outputs.case import parts_of, write_case
 from bundle.outputs.findings import write_findings_csv, write_findings_json
 from bundle.outputs.handler import output_name
 from bundle.outputs.records import Findings, Records
-from bundle.predictor import CLASSIFIER, SEGMENTER, Predictor
+from bundle.predictor import Predictor, weights_in
 from bundle.readers import UltrasoundImage, count_frames, read_image, split_frame
 from bundle.weights import card_path
 
@@ -83,13 +83,13 @@ class Outcome:
         )
 
 
-def weights_digest(folder: Path) -> str:
-    """Return one sha256 of the weights and cards in a folder of models: what a prediction depends on.
+def weights_digest(folder: Path, small: bool = False) -> str:
+    """Return one sha256 of the weights and cards of both networks in a folder: what a prediction depends on.
 
     Raises:
         InputError: a weights file cannot be read.
     """
-    weights = [folder / SEGMENTER, folder / CLASSIFIER]
+    weights = weights_in(folder, small)
     files = [*weights, *(card_path(path) for path in weights)]
     return hashlib.sha256("".join(sha256_of(path) for path in files).encode()).hexdigest()
 

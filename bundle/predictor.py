@@ -28,6 +28,7 @@ from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
 from bundle.weights import load_weights, require_card
 
 SEGMENTER, CLASSIFIER = "model.pt", "model_classifier.pt"
+SMALL_SEGMENTER = "model_small.pt"
 SEGMENTER_KEYS = ("filters", "batch_norm", "context", "standardize", "spatial_size")
 CLASSIFIER_KEYS = ("in_channels", "filters", "decoder", "batch_norm", "standardize")
 
@@ -97,9 +98,13 @@ class Predictor:
         explain: bool = False,
         allow_unverified: bool = False,
         backend: str = TORCH,
+        small: bool = False,
     ) -> Predictor:
-        """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder."""
-        return cls(Path(folder) / SEGMENTER, Path(folder) / CLASSIFIER, device, amp, explain, allow_unverified, backend)
+        """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder.
+
+        With ``small`` the segmenter is ``model_small.pt``, for CPUs.
+        """
+        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend)
 
     def _ready(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str) -> torch.nn.Module:
         """Put a network on its device, or into another engine for images of one shape (C, H, W)."""
@@ -131,6 +136,11 @@ class Predictor:
         name = split_frame(image)[0] if isinstance(image, (str, os.PathLike)) else "array"
         read = _as_image(image, frame)
         return self.classifier.classify(name, read, self.segment(read.tissue))
+
+
+def weights_in(folder: str | os.PathLike[str], small: bool = False) -> tuple[Path, Path]:
+    """The weights files of segmenter and classifier in a folder of models."""
+    return Path(folder) / (SMALL_SEGMENTER if small else SEGMENTER), Path(folder) / CLASSIFIER
 
 
 def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None) -> UltrasoundImage:

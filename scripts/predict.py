@@ -92,13 +92,13 @@ def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequen
         ray = load_ray(options.address)
     # The machine that starts the workers may have no GPU; it loads the networks to find what is wrong with them.
     device = "cpu" if by_ray else options.device
-    how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend")}
+    how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend", "small")}
     predictor = Predictor.from_folder(options.models, device, **how)
     if options.output:
         lock_folder(options.output)
         for folder, _, _ in os.walk(options.output):
             remove_leftovers(folder)
-    digest = weights_digest(options.models)
+    digest = weights_digest(options.models, options.small)
     frames = FrameChoice(options.frame, options.every, options.all_frames)
     if not by_ray:
         return Batch(predictor, digest, frames, options.output, outputs, options.again).run(inputs)
@@ -136,6 +136,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     cine.add_argument("--every", type=_count(1), metavar="N", help="every N-th frame")
     cine.add_argument("--all-frames", action="store_true", help="all frames")
     add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    add("--small", action="store_true", help="segment with model_small.pt of that folder, made for CPUs")
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     add("--backend", choices=BACKENDS, default="torch", help="what computes the networks; all but torch: CPU alone")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,8 +19,10 @@ from PIL import Image
 
 import bundle.batch
 from bundle.batch import Batch, Outcome, Summary, read_ahead, weights_digest
+from bundle.errors import UserError
 from bundle.findings import Finding
 from bundle.inputs import FrameChoice, list_inputs
+from bundle.predictor import Predictor
 from bundle.readers import UltrasoundImage
 from bundle.transforms.shape import measure_lesion
 from tests.readers.fabricate import save, ultrasound
@@ -151,6 +154,20 @@ def test_the_digest_of_the_models_follows_weights_and_cards(tiny_models: Path, t
     card = tmp_path / "model_classifier.json"
     card.write_text(card.read_text().replace('"temperature": 2.0', '"temperature": 2.5'))
     assert weights_digest(tmp_path) != digest
+
+
+def test_the_small_segmenter_is_another_model(tiny_models: Path, tmp_path: Path) -> None:
+    for path in tiny_models.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"model_small\.pt"):
+        Predictor.from_folder(tmp_path, small=True)
+    for suffix in (".pt", ".json"):
+        shutil.copy(tmp_path / f"model{suffix}", tmp_path / f"model_small{suffix}")
+    card = json.loads((tmp_path / "model_small.json").read_text())
+    (tmp_path / "model_small.json").write_text(json.dumps({**card, "threshold": 0.25}))
+    assert weights_digest(tmp_path, small=True) != weights_digest(tmp_path)
+    assert Predictor.from_folder(tmp_path, small=True).classifier.segmenter_card["threshold"] == 0.25
+    assert Predictor.from_folder(tmp_path).classifier.segmenter_card["threshold"] == 0.5
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 """Record a result in docs/results/, from which scripts/write_docs.py writes the pages.
 
 The metrics.json of an evaluation, with --name, --title and --recipe; or the audit.json, leaks.json or factorial.json of
-an audit, which need none of them.
+an audit, which need none of them; or what scripts/compare.py wrote, with --name, --title and --models.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("metrics", type=Path, help="RUN_FOLDER/evaluation/metrics.json, or what an audit wrote")
+    parser.add_argument(
+        "metrics", type=Path, help="RUN_FOLDER/evaluation/metrics.json, or what an audit or scripts/compare.py wrote"
+    )
     parser.add_argument("--name", help="of the recorded file, such as busi_ours_seed0")
     parser.add_argument("--title", help="of the run on the pages")
     parser.add_argument("--recipe", choices=["paper", "ours", "peer"])
     parser.add_argument("--row", type=int, choices=[1, 2, 3, 4], help="of the paper's Table 1, if the run repeats one")
+    parser.add_argument("--models", nargs=2, metavar=("FIRST", "SECOND"), help="of a comparison: both in a few words")
     parser.add_argument("--note", default="", help="a sentence for the run's section")
     parser.add_argument("--allow-synthetic", action="store_true", help="record a result on the synthetic phantom")
     parser.add_argument(
@@ -36,11 +39,18 @@ def main(argv: list[str] | None = None) -> int:
 
     # After the arguments: they load torch, which takes seconds.
     from bundle.evaluation.evidence import kind_of, record_evidence
-    from bundle.evaluation.pages import record_result
+    from bundle.evaluation.pages import record_comparison, record_result
     from bundle.files import read_json
 
     if kind_of(read_json(options.metrics)):
         target = record_evidence(options.metrics, options.results, options.allow_synthetic)
+    elif options.models:
+        if None in (options.name, options.title):
+            parser.error("a comparison needs --name, --title and --models")
+        names = dict(zip(("first", "second"), options.models, strict=True))
+        target = record_comparison(
+            options.metrics, options.results, options.name, title=options.title, note=options.note, **names
+        )
     elif None in (options.name, options.title, options.recipe):
         parser.error("the metrics.json of an evaluation needs --name, --title and --recipe")
     else:

@@ -27,6 +27,7 @@ BENCHMARK, DUPLICATES, FUZZ = "benchmark_training", "benchmark_duplicates", "fuz
 INFERENCE, PEERS, ARCHIVE = "benchmark_inference", "benchmark_peers", "benchmark_archive"
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
 RECIPES = ("paper", "ours", PEER)
+COMPARISON = "compare_"  # begins the names of recorded comparisons
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 _METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
 CLASSIFICATION = "classification"  # the "task" that a classifier's metrics.json names; a segmenter's names none
@@ -83,6 +84,36 @@ def record_result(
     return target
 
 
+def record_comparison(
+    file: PathLike, results_dir: PathLike, name: str, *, title: str, first: str, second: str, note: str = ""
+) -> Path:
+    """Copy what ``scripts/compare.py --output`` wrote to the recorded results.
+
+    Args:
+        file: the comparison.
+        results_dir: where results are recorded; a former one of the same name is replaced.
+        name: of the file, which begins with ``compare_``.
+        title: what was changed between the two models.
+        first, second: the models, in a few words.
+        note: a sentence for the table.
+
+    Returns:
+        the recorded file.
+
+    Raises:
+        UserError: the file is no comparison, or the name is not allowed.
+    """
+    if not re.fullmatch(COMPARISON + r"[a-z0-9_]+", name):
+        raise UserError(
+            f"--name {name}: a comparison is named {COMPARISON}…, in lower-case letters, digits, underscores"
+        )
+    content = read_json(file, "give what scripts/compare.py --output wrote")
+    _require(file, content, ("images", "scores", "provenance"), "give what scripts/compare.py --output wrote")
+    target = Path(results_dir) / f"{name}.json"
+    write_json(target, {"title": title, "first": first, "second": second, "note": note, **content})
+    return target
+
+
 def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     """Return the text of every generated page, by its path from the docs folder.
 
@@ -99,9 +130,13 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     shipped, shipped_classifier = (
         read_json(file).get("sha256") if file.is_file() else None for file in (card, classifier_card)
     )
-    results, classifications, benchmark = [], [], None
+    results, classifications, comparisons, benchmark = [], [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
+        if file.stem.startswith(COMPARISON):
+            _require(file, content, ("title", "first", "second", "images", "scores"), _MEND)
+            comparisons.append({**content, "name": file.stem})
+            continue
         if kind_of(content) or file.stem in (DUPLICATES, INFERENCE, PEERS, ARCHIVE, FUZZ):
             continue
         if file.stem == BENCHMARK:
@@ -147,6 +182,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         **summarise_factorial(evidence["factorial"]),
         "results": [result for result in results if result["recipe"] != PEER],
         "compared": compared,
+        "comparisons": comparisons,
         "classifications": classifications,
         "series": _summarise_seeds(classifications),
         "benchmark": benchmark,

@@ -204,6 +204,25 @@ def test_trained_peers_stand_beside_ours_with_a_figure(tmp_path: Path) -> None:
     assert "No result is recorded yet" in text
 
 
+def test_a_comparison_stands_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    difference = {"estimate": 0.0312, "low": 0.01, "high": 0.052, "p_value": 0.004}
+    scores = {"dice": {"first": 0.7, "second": 0.7312, "difference": difference, "method": "bootstrap"}}
+    file = tmp_path / "comparison.json"
+    file.write_text(json.dumps({"images": 259, "groups": 190, "scores": scores, "provenance": {}}))
+    words = ["--title", "Consistency", "--models", "masks alone", "all images"]
+    assert record(file, tmp_path, *words, "--note", "One split.", name="compare_consistency") == 0
+    text = page(tmp_path)
+    row = "| Consistency | 259 | Dice | masks alone: 0.700 | all images: 0.731 | 0.031 [0.010, 0.052] | 0.004 |"
+    assert row in text
+    assert "Consistency: One split." in text
+    assert record(file, tmp_path, *words, name="busi_consistency") == 2
+    file.write_text("{}")
+    assert record(file, tmp_path, *words, name="compare_nothing") == 2
+    told = capsys.readouterr().err
+    assert "compare_" in told
+    assert "lacks images" in told
+
+
 @pytest.mark.parametrize(("text", "reason"), [("{", "no JSON"), ("{}", "lacks"), ("[]", "not an object")])
 def test_file_that_is_no_result_is_named(
     tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]

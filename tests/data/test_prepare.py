@@ -206,10 +206,10 @@ def test_missing_phantom_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.skipif("BUSI_DIR" not in os.environ, reason="set BUSI_DIR to the folder Dataset_BUSI_with_GT")
-def test_busi_is_prepared_within_a_minute(tmp_path: Path) -> None:
+def test_busi_is_prepared_within_two_minutes(tmp_path: Path) -> None:
     start = time.perf_counter()
     prepare(os.environ["BUSI_DIR"], tmp_path)
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - start < 120
     cases = read_cases(tmp_path / CASES).cases
     assert Counter(case.label for case in cases) == {"benign": 437, "malignant": 210, "normal": 133}
     datalist = load_datalist(tmp_path / DATALIST, os.environ["BUSI_DIR"])

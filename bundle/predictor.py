@@ -70,6 +70,7 @@ class Predictor:
             batch_norm=card["batch_norm"],
             context=card["context"],
             standardize=card["standardize"],
+            instance_norm=card.get("instance_norm", False),
         )
         card = load_weights(unet, segmenter, allow_unverified)
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))

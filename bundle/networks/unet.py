@@ -11,22 +11,32 @@ import torch.nn.functional as F
 
 
 class ConvBlock(nn.Sequential):
-    """Two 3×3 "same" convolutions, each followed by (batch norm and) ReLU, then optional dropout.
+    """Two 3×3 "same" convolutions, each followed by (a normalisation and) ReLU, then optional dropout.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of both convolutions.
         batch_norm: normalise between convolution and ReLU; the paper does not.
         dropout: probability that a whole channel is dropped at the end of the block.
+        instance_norm: where the batch would be normalised, normalise each image by itself.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, batch_norm: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        instance_norm: bool = False,
+    ) -> None:
         layers: list[nn.Module] = []
         for channels in (in_channels, out_channels):
-            # A bias before batch norm would be subtracted again.
+            # A bias before a normalisation would be subtracted again.
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm))
             if batch_norm:
-                layers.append(nn.BatchNorm2d(out_channels))
+                layers.append(
+                    nn.InstanceNorm2d(out_channels, affine=True) if instance_norm else nn.BatchNorm2d(out_channels)
+                )
             layers.append(nn.ReLU(inplace=True))
         if dropout:
             layers.append(nn.Dropout2d(dropout))
@@ -51,6 +61,7 @@ class UNet(nn.Module):
         context: pixels mirrored on every side beyond what divisibility needs.
         standardize: bring each image to zero mean and unit variance inside the network, so that no caller can forget
             it; false in the paper's recipe.
+        instance_norm: where ``batch_norm`` normalises over the batch, normalise over each image alone.
 
     Shape:
         input (N, in_channels, H, W) float in [0, 1]; output (N, out_channels, H, W) float logits; H, W ≥ 1.
@@ -65,6 +76,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         context: int = 0,
         standardize: bool = True,
+        instance_norm: bool = False,
     ) -> None:
         super().__init__()
         if not filters or min(filters) < 1:
@@ -77,16 +89,16 @@ class UNet(nn.Module):
         channels = [in_channels, *filters, 2 * filters[-1]]
         deepest = len(filters) - 2
         self.encoder = nn.ModuleList(
-            ConvBlock(channels[i], channels[i + 1], batch_norm, dropout if i >= deepest else 0.0)
+            ConvBlock(channels[i], channels[i + 1], batch_norm, dropout if i >= deepest else 0.0, instance_norm)
             for i in range(len(filters))
         )
-        self.bottom = ConvBlock(channels[-2], channels[-1], batch_norm, dropout)
+        self.bottom = ConvBlock(channels[-2], channels[-1], batch_norm, dropout, instance_norm)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(channels[i + 1], channels[i], kernel_size=2, stride=2)
             for i in range(len(filters), 0, -1)
         )
         self.decoder = nn.ModuleList(
-            ConvBlock(2 * channels[i], channels[i], batch_norm) for i in range(len(filters), 0, -1)
+            ConvBlock(2 * channels[i], channels[i], batch_norm, 0.0, instance_norm) for i in range(len(filters), 0, -1)
         )
         self.head = nn.Conv2d(filters[0], out_channels, kernel_size=1)
         for module in self.modules():

@@ -45,7 +45,7 @@ def load_teacher(
             f"{weights}: the teacher sees images of {card['spatial_size']}, not {list(spatial_size)}; "
             f"give --spatial_size {card['spatial_size']}"
         )
-    network = UNet(**{key: card[key] for key in KEYS[:4]})
+    network = UNet(**{key: card[key] for key in KEYS[:4]}, instance_norm=card.get("instance_norm", False))
     load_weights(network, weights)
     network.requires_grad_(False)
     return network.to(torch.device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -181,6 +181,22 @@ def test_paper_recipe_trains_with_oversampling(settings: list[str], tmp_path: Pa
     assert card["validation"]["metric"] == "val_loss"
 
 
+def test_instance_norm_reaches_the_card_the_evaluation_and_the_prediction(
+    settings: list[str], tmp_path: Path, run_bundle: Run, tiny_models: Path
+) -> None:
+    overrides = [*settings[:-1], str(tmp_path / "run")]
+    small = ["--max_epochs", "1", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--instance_norm", "True"]
+    done = run_bundle("training", "--config_file", TRAIN, *overrides, *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_bundle("--config_file", EVALUATE, *overrides)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights = tmp_path / "run" / "model.pt"
+    assert json.loads(weights.with_suffix(".json").read_text())["instance_norm"] is True
+    predictor = Predictor(weights, tiny_models / "model_classifier.pt", "cpu")
+    assert any(isinstance(module, torch.nn.InstanceNorm2d) for module in predictor.segmenter.modules())
+    assert predictor.segment(np.full((50, 70), 90.0)).shape == (50, 70)
+
+
 @pytest.mark.slow
 def test_a_network_of_monai_trains_and_is_evaluated_in_the_place_of_ours(
     settings: list[str], tmp_path: Path, run_bundle: Run

@@ -193,3 +193,15 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network(image), network(image))
     network.train()
     assert not torch.equal(network(image), network(image))
+
+
+def test_instance_norm_sees_each_image_alone_in_training_too() -> None:
+    torch.manual_seed(0)
+    network = UNet(filters=(4, 8), instance_norm=True).train()
+    images = torch.rand(3, 1, 24, 40)
+    together = network(images)
+    assert torch.allclose(together[:1], network(images[:1]), atol=1e-5)
+    assert torch.allclose(together, network.eval()(images), atol=1e-5)
+    assert not any(name.endswith("running_mean") for name in network.state_dict())
+    scripted = torch.jit.script(network)
+    assert torch.allclose(scripted(images), together, atol=1e-5)

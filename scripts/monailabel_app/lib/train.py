@@ -84,7 +84,7 @@ class SegmentationTrainer(_Trainer):
     """Train the segmenter on the final labels of the studies."""
 
     def __init__(self, root: str, conf: dict[str, str]) -> None:
-        plain = ("filters", "spatial_size", "letterbox", "clahe")
+        plain = ("filters", "instance_norm", "spatial_size", "letterbox", "clahe")
         nested = ("batch_norm", "context", "standardize")
         settings = {**{key: key for key in plain}, **{f"network_def#{key}": key for key in nested}}
         constants = _OwnConfig("train.json", ["multi_gpu_train.json"])

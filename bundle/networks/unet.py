@@ -10,6 +10,36 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
+class ImageNorm(nn.InstanceNorm2d):
+    """Normalise each channel of each image to zero mean and unit variance, then scale and shift it: instance norm.
+
+    On a CPU it is computed as the batch norm of one image at a time, which gives the same numbers: PyTorch's own
+    instance norm copies channels_last tensors to and fro and takes inference 1.5 times as long.
+
+    Args:
+        channels: of the input.
+
+    Shape:
+        input and output (N, channels, H, W); a channel of one pixel becomes its shift.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        # Not those of torch.nn.functional, which refuse the one pixel that a tiny image has at the bottom.
+        if torch.jit.is_scripting():
+            return torch.instance_norm(image, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+        else:  # TorchScript reads what follows a return, but not a branch that it never takes
+            if image.device.type != "cpu" or torch.compiler.is_compiling():  # compiled or exported: one operation
+                return torch.instance_norm(image, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+            each = [
+                torch.batch_norm(one, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
+                for one in image.split(1)
+            ]
+            return each[0] if len(each) == 1 else torch.cat(each)
+
+
 class ConvBlock(nn.Sequential):
     """Two 3×3 "same" convolutions, each followed by (a normalisation and) ReLU, then optional dropout.
 
@@ -34,9 +64,7 @@ class ConvBlock(nn.Sequential):
             # A bias before a normalisation would be subtracted again.
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm))
             if batch_norm:
-                layers.append(
-                    nn.InstanceNorm2d(out_channels, affine=True) if instance_norm else nn.BatchNorm2d(out_channels)
-                )
+                layers.append(ImageNorm(out_channels) if instance_norm else nn.BatchNorm2d(out_channels))
             layers.append(nn.ReLU(inplace=True))
         if dropout:
             layers.append(nn.Dropout2d(dropout))

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bundle.networks import UNet
+from bundle.networks.unet import ImageNorm
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 VARIANTS: list[dict[str, Any]] = [
@@ -205,3 +206,24 @@ def test_instance_norm_sees_each_image_alone_in_training_too() -> None:
     assert not any(name.endswith("running_mean") for name in network.state_dict())
     scripted = torch.jit.script(network)
     assert torch.allclose(scripted(images), together, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(6, 5), (1, 1)])
+def test_image_norm_is_the_instance_norm_of_torch(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    ours = ImageNorm(4).double()
+    torch.nn.init.normal_(ours.weight)
+    torch.nn.init.normal_(ours.bias)
+    image = torch.randn(3, 4, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    first, second = image.clone().requires_grad_(), image.clone().requires_grad_()
+    expected = torch.instance_norm(second, ours.weight, ours.bias, None, None, True, 0.0, ours.eps, False)
+    assert torch.allclose(ours(first), expected)
+    ours(first).square().sum().backward()
+    expected.square().sum().backward()
+    assert torch.allclose(first.grad, second.grad)
+
+
+def test_an_image_of_one_pixel_passes_an_instance_normalised_network() -> None:
+    network = UNet(filters=(4, 8), instance_norm=True)
+    assert torch.isfinite(network(torch.rand(2, 1, 1, 1))).all()
+    assert torch.isfinite(network.eval()(torch.rand(1, 1, 3, 1))).all()

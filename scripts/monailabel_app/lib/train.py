@@ -65,7 +65,8 @@ class _Trainer(BundleTrainTask):
         # Clients send back every option; an empty run_id would make MONAI run every list of the config.
         wanted = {key: value for key, value in request.items() if key != "run_id" or value}
         super().__call__({**wanted, "model_filename": self.weights}, datastore)
-        card = read_card(Path(self.bundle_path) / "models" / self.weights)
+        # Cards from before instance norm was a choice say nothing of it.
+        card = {"instance_norm": False, **read_card(Path(self.bundle_path) / "models" / self.weights)}
         return {"model": self.weights, "sha256": card.get("sha256"), "validation": card.get("validation")}
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:
@@ -75,7 +76,8 @@ class _Trainer(BundleTrainTask):
             super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        card = read_card(Path(self.bundle_path) / "models" / self.weights)
+        # Cards from before instance norm was a choice say nothing of it.
+        card = {"instance_norm": False, **read_card(Path(self.bundle_path) / "models" / self.weights)}
         overrides.update({id_: card[key] for id_, key in self.settings.items() if key in card})
         return overrides
 

@@ -183,6 +183,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "results": [result for result in results if result["recipe"] != PEER],
         "compared": compared,
         "comparisons": comparisons,
+        "splits": _summarise_splits(results),
         "classifications": classifications,
         "series": _summarise_seeds(classifications),
         "benchmark": benchmark,
@@ -227,6 +228,24 @@ def _read_benchmark(results_dir: PathLike, name: str) -> dict[str, Any] | None:
     content = read_json(file, mend)
     _require(file, content, ("runs", "provenance"), mend)
     return content
+
+
+def _summarise_splits(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Collect the scores of segmenters whose titles differ in the number of the split alone; single runs are left out.
+
+    A score that one of the runs lacks is an empty list.
+    """
+    collected: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for result in results:
+        collected[re.sub(r",?( of)? split \d+", "", result["title"])].append(result)
+    summaries: list[dict[str, Any]] = []
+    for title, runs in collected.items():
+        if len(runs) > 1:
+            summaries.append({"title": title, "runs": len(runs)})
+            for name in ("dice", "hd95_at_256", "pixel_accuracy"):
+                found = [run["lesions"][name]["estimate"] for run in runs if name in run["lesions"]]
+                summaries[-1][name] = found if len(found) == len(runs) else []
+    return summaries
 
 
 def _summarise_seeds(classifications: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

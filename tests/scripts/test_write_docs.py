@@ -299,3 +299,20 @@ def test_runs_over_seeds_are_summarised_and_a_single_run_is_not(tmp_path: Path) 
     text = page(tmp_path / "docs")
     assert "| ours | predicted | 2 | 0.850 (0.800–0.900) | 85.0 (80.0–90.0) |" in text
     assert "cross-fitted in 3 folds" not in text
+
+
+def test_segmenters_over_splits_are_summarised_and_a_single_run_is_not(tmp_path: Path) -> None:
+    dice, titled = [], ["--recipe", "ours", "--title"]
+    for split, shift in enumerate((1, 3)):
+        metrics = fabricate(tmp_path, shift=shift, instance_norm=True)
+        dice.append(json.loads(metrics.read_text())["lesions"]["dice"]["estimate"])
+        assert record(metrics, tmp_path, *titled, f"Ours, 15 %, split {split}", name=f"busi_ours_seed{split}") == 0
+    assert record(fabricate(tmp_path), tmp_path, *titled, "Ours, 70 %, split 0", name="busi_ours_70") == 0
+    text = page(tmp_path)
+    assert f"| Ours, 15 % | 2 | {sum(dice) / 2:.3f} ({min(dice):.3f}–{max(dice):.3f}) |" in text
+    assert "| Ours, 70 % |" not in text
+    assert [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| [")][:3] == [
+        "ours, batch norm",
+        "ours",
+        "ours",
+    ]

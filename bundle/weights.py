@@ -108,7 +108,10 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: the card is not readable JSON.
     """
     path = card_path(weights)
-    return read_json(path, "restore it beside its weights") if path.exists() else {}
+    card: dict[str, Any] = read_json(path, "restore it beside its weights") if path.exists() else {}
+    if "context" in card:  # a U-Net's; before instance norm was a choice, cards said nothing of it
+        card.setdefault("instance_norm", False)
+    return card
 
 
 def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> dict[str, Any]:

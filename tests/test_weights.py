@@ -255,3 +255,11 @@ def test_publishing_weights_without_a_card_leaves_no_card_of_the_former_ones(wei
     save_atomically(flat_state_dict(_network(seed=9)), bare)
     publish(bare, target)
     assert load_weights(_network(), target) == {}
+
+
+def test_a_card_of_before_instance_norm_stands_for_batch_norm(tmp_path: Path) -> None:
+    for change, told in (({}, False), ({"instance_norm": True}, True)):
+        card_path(tmp_path / "model.pt").write_text(json.dumps({"context": 0, **change}))
+        assert recorded_settings(tmp_path / "model.pt", {"instance_norm": True}) == {"instance_norm": told}
+    card_path(tmp_path / "model.pt").unlink()
+    assert recorded_settings(tmp_path / "model.pt", {"instance_norm": True}) == {"instance_norm": True}

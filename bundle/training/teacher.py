@@ -13,7 +13,7 @@ from bundle.errors import UserError
 from bundle.networks import UNet
 from bundle.weights import load_weights, require_card
 
-KEYS = ("filters", "batch_norm", "context", "standardize", "spatial_size", "split_sha256", "sha256")
+KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size", "split_sha256", "sha256")
 
 
 def load_teacher(
@@ -45,7 +45,7 @@ def load_teacher(
             f"{weights}: the teacher sees images of {card['spatial_size']}, not {list(spatial_size)}; "
             f"give --spatial_size {card['spatial_size']}"
         )
-    network = UNet(**{key: card[key] for key in KEYS[:4]}, instance_norm=card.get("instance_norm", False))
+    network = UNet(**{key: card[key] for key in KEYS[:5]})
     load_weights(network, weights)
     network.requires_grad_(False)
     return network.to(torch.device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -246,7 +246,9 @@ def test_a_run_on_records_given_by_a_tool_is_published_and_the_former_weights_ke
     card = json.loads((tmp_path / "models" / "model.json").read_text())
     assert card["training_images"] == 3
     assert card["synthetic"] is False
-    UNet(filters=[4, 8], instance_norm=True).load_state_dict(torch.load(tmp_path / "models" / "model.pt", weights_only=True))
+    UNet(filters=[4, 8], instance_norm=True).load_state_dict(
+        torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    )
     assert len(list((tmp_path / "models" / "versions").glob("model-*.pt"))) == 1
 
 
@@ -266,7 +268,9 @@ def test_two_processes_train_one_network(
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
     done = run_bundle("training", "--config_file", files, *overrides, *small, launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
-    UNet(filters=[4, 8], instance_norm=True).load_state_dict(torch.load(tmp_path / "run" / "model.pt", weights_only=True))
+    UNet(filters=[4, 8], instance_norm=True).load_state_dict(
+        torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    )
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())["train_loss"]) == 2
 
 

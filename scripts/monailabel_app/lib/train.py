@@ -65,8 +65,7 @@ class _Trainer(BundleTrainTask):
         # Clients send back every option; an empty run_id would make MONAI run every list of the config.
         wanted = {key: value for key, value in request.items() if key != "run_id" or value}
         super().__call__({**wanted, "model_filename": self.weights}, datastore)
-        # Cards from before instance norm was a choice say nothing of it.
-        card = {"instance_norm": False, **read_card(Path(self.bundle_path) / "models" / self.weights)}
+        card = read_card(Path(self.bundle_path) / "models" / self.weights)
         return {"model": self.weights, "sha256": card.get("sha256"), "validation": card.get("validation")}
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:

@@ -27,17 +27,19 @@ class ImageNorm(nn.InstanceNorm2d):
         super().__init__(channels, affine=True)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        one_by_one = False
+        if not torch.jit.is_scripting():  # compiled or exported, it is one operation
+            one_by_one = image.device.type == "cpu" and not torch.compiler.is_compiling()
         # Not those of torch.nn.functional, which refuse the one pixel that a tiny image has at the bottom.
-        if torch.jit.is_scripting():
-            return torch.instance_norm(image, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
-        else:  # TorchScript reads what follows a return, but not a branch that it never takes
-            if image.device.type != "cpu" or torch.compiler.is_compiling():  # compiled or exported: one operation
-                return torch.instance_norm(image, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+        if one_by_one:
             each = [
                 torch.batch_norm(one, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
                 for one in image.split(1)
             ]
             return each[0] if len(each) == 1 else torch.cat(each)
+        return torch.instance_norm(
+            image, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled
+        )
 
 
 class ConvBlock(nn.Sequential):

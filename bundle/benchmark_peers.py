@@ -45,7 +45,7 @@ def measure_peers(
         PyTorch held at once beyond the weights), `provenance`.
     """
     torch.manual_seed(0)
-    networks: dict[str, torch.nn.Module] = {OURS: UNet(filters=filters, dropout=0.1, instance_norm_levels=2)}
+    networks: dict[str, torch.nn.Module] = {OURS: UNet(filters=filters, dropout=0.1, instance_norm=True)}
     networks |= {name: Peer(name) for name in PEERS}
     images = torch.rand(batch_size, 1, *spatial_size)
     labels = (torch.rand_like(images) > 0.9).float()

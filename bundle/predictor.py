@@ -29,7 +29,7 @@ from bundle.weights import load_weights, require_card
 
 SEGMENTER, CLASSIFIER = "model.pt", "model_classifier.pt"
 SMALL_SEGMENTER = "model_small.pt"
-SEGMENTER_KEYS = ("filters", "batch_norm", "instance_norm_levels", "context", "standardize", "spatial_size")
+SEGMENTER_KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size")
 CLASSIFIER_KEYS = ("in_channels", "filters", "decoder", "batch_norm", "standardize")
 
 
@@ -70,7 +70,7 @@ class Predictor:
             batch_norm=card["batch_norm"],
             context=card["context"],
             standardize=card["standardize"],
-            instance_norm_levels=card["instance_norm_levels"],
+            instance_norm=card["instance_norm"],
         )
         card = load_weights(unet, segmenter, allow_unverified)
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))

@@ -109,9 +109,8 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = card_path(weights)
     card: dict[str, Any] = read_json(path, "restore it beside its weights") if path.exists() else {}
-    if "context" in card and "instance_norm_levels" not in card:
-        # A U-Net's of before: batch norm in all blocks, or for a short time instance norm in all of them.
-        card["instance_norm_levels"] = len(card["filters"]) + 1 if card.get("instance_norm") else 0
+    if "context" in card:  # a U-Net's; before instance norm was a choice, cards said nothing of it
+        card.setdefault("instance_norm", False)
     return card
 
 

@@ -257,10 +257,9 @@ def test_publishing_weights_without_a_card_leaves_no_card_of_the_former_ones(wei
     assert load_weights(_network(), target) == {}
 
 
-def test_cards_of_before_tell_how_their_network_normalises(tmp_path: Path) -> None:
-    defaults = {"instance_norm_levels": 2}
-    for change, levels in (({}, 0), ({"instance_norm": True}, 3), ({"instance_norm_levels": 1}, 1)):
-        card_path(tmp_path / "model.pt").write_text(json.dumps({"context": 0, "filters": [4, 8], **change}))
-        assert recorded_settings(tmp_path / "model.pt", defaults) == {"instance_norm_levels": levels}
+def test_a_card_of_before_instance_norm_stands_for_batch_norm(tmp_path: Path) -> None:
+    for change, told in (({}, False), ({"instance_norm": True}, True)):
+        card_path(tmp_path / "model.pt").write_text(json.dumps({"context": 0, **change}))
+        assert recorded_settings(tmp_path / "model.pt", {"instance_norm": True}) == {"instance_norm": told}
     card_path(tmp_path / "model.pt").unlink()
-    assert recorded_settings(tmp_path / "model.pt", defaults) == defaults
+    assert recorded_settings(tmp_path / "model.pt", {"instance_norm": True}) == {"instance_norm": True}

@@ -184,7 +184,6 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "compared": compared,
         "comparisons": comparisons,
         "splits": _summarise_splits(results),
-        "normalisation": _name_normalisation,
         "classifications": classifications,
         "series": _summarise_seeds(classifications),
         "benchmark": benchmark,
@@ -229,15 +228,6 @@ def _read_benchmark(results_dir: PathLike, name: str) -> dict[str, Any] | None:
     content = read_json(file, mend)
     _require(file, content, ("runs", "provenance"), mend)
     return content
-
-
-def _name_normalisation(card: Mapping[str, Any]) -> str:
-    """How a U-Net of ours normalises, by its card, of whatever age."""
-    everywhere = len(card["filters"]) + 1
-    levels = card.get("instance_norm_levels", everywhere if card.get("instance_norm") else 0)
-    if levels == 0:
-        return "batch norm"
-    return "instance norm" if levels >= everywhere else f"instance norm at {levels} levels"
 
 
 def _summarise_splits(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

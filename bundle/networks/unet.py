@@ -91,10 +91,7 @@ class UNet(nn.Module):
         context: pixels mirrored on every side beyond what divisibility needs.
         standardize: bring each image to zero mean and unit variance inside the network, so that no caller can forget
             it; false in the paper's recipe.
-        instance_norm_levels: so many levels from the top, of encoder and decoder, normalise each image alone where
-            ``batch_norm`` normalises over the batch. Each image alone takes scanner and gain out of the picture; the
-            batch below keeps how strong a lesion shows, without which a network finds one everywhere. After IBN-Net
-            (Pan et al. 2018). From ``len(filters) + 1`` on, all blocks do.
+        instance_norm: where ``batch_norm`` normalises over the batch, normalise over each image alone.
 
     Shape:
         input (N, in_channels, H, W) float in [0, 1]; output (N, out_channels, H, W) float logits; H, W ≥ 1.
@@ -109,32 +106,29 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         context: int = 0,
         standardize: bool = True,
-        instance_norm_levels: int = 0,
+        instance_norm: bool = False,
     ) -> None:
         super().__init__()
         if not filters or min(filters) < 1:
             raise ValueError(f"filters: {list(filters)} must be one or more positive channel counts")
         if context < 0:
             raise ValueError(f"context: {context} must be 0 or more pixels")
-        if instance_norm_levels < 0:
-            raise ValueError(f"instance_norm_levels: {instance_norm_levels} must be 0 or more")
         self.context = int(context)
         self.standardize = bool(standardize)
         self.factor = 2 ** len(filters)
         channels = [in_channels, *filters, 2 * filters[-1]]
         deepest = len(filters) - 2
-        alone = [level < instance_norm_levels for level in range(len(filters) + 1)]
         self.encoder = nn.ModuleList(
-            ConvBlock(channels[i], channels[i + 1], batch_norm, dropout if i >= deepest else 0.0, alone[i])
+            ConvBlock(channels[i], channels[i + 1], batch_norm, dropout if i >= deepest else 0.0, instance_norm)
             for i in range(len(filters))
         )
-        self.bottom = ConvBlock(channels[-2], channels[-1], batch_norm, dropout, alone[-1])
+        self.bottom = ConvBlock(channels[-2], channels[-1], batch_norm, dropout, instance_norm)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(channels[i + 1], channels[i], kernel_size=2, stride=2)
             for i in range(len(filters), 0, -1)
         )
         self.decoder = nn.ModuleList(
-            ConvBlock(2 * channels[i], channels[i], batch_norm, 0.0, alone[i - 1]) for i in range(len(filters), 0, -1)
+            ConvBlock(2 * channels[i], channels[i], batch_norm, 0.0, instance_norm) for i in range(len(filters), 0, -1)
         )
         self.head = nn.Conv2d(filters[0], out_channels, kernel_size=1)
         for module in self.modules():

@@ -13,16 +13,7 @@ from bundle.errors import UserError
 from bundle.networks import UNet
 from bundle.weights import load_weights, require_card
 
-KEYS = (
-    "filters",
-    "batch_norm",
-    "instance_norm_levels",
-    "context",
-    "standardize",
-    "spatial_size",
-    "split_sha256",
-    "sha256",
-)
+KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size", "split_sha256", "sha256")
 
 
 def load_teacher(

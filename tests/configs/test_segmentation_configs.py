@@ -54,7 +54,7 @@ def test_training_leaves_weights_card_metrics_curves_and_examples(trained: Path)
     assert card["spatial_size"] == [48, 64]
     assert 0 < card["threshold"] < 1
     state = torch.load(trained / "model.pt", weights_only=True)
-    UNet(filters=[4, 8], instance_norm_levels=2).load_state_dict(state)
+    UNet(filters=[4, 8], instance_norm=True).load_state_dict(state)
     for name in ("curves.png", "examples.png"):
         assert Image.open(trained / name).width > 300
     history = json.loads((trained / "history.json").read_text())
@@ -185,13 +185,13 @@ def test_batch_norm_in_the_place_of_instance_norm_reaches_the_card_the_evaluatio
     settings: list[str], tmp_path: Path, run_bundle: Run, tiny_models: Path
 ) -> None:
     overrides = [*settings[:-1], str(tmp_path / "run")]
-    small = ["--max_epochs", "1", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--instance_norm_levels", "0"]
+    small = ["--max_epochs", "1", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--instance_norm", "False"]
     done = run_bundle("training", "--config_file", TRAIN, *overrides, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     done = run_bundle("--config_file", EVALUATE, *overrides)
     assert done.returncode == 0, done.stderr[-3000:]
     weights = tmp_path / "run" / "model.pt"
-    assert json.loads(weights.with_suffix(".json").read_text())["instance_norm_levels"] == 0
+    assert json.loads(weights.with_suffix(".json").read_text())["instance_norm"] is False
     predictor = Predictor(weights, tiny_models / "model_classifier.pt", "cpu")
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in predictor.segmenter.modules())
     assert predictor.segment(np.full((50, 70), 90.0)).shape == (50, 70)
@@ -246,7 +246,7 @@ def test_a_run_on_records_given_by_a_tool_is_published_and_the_former_weights_ke
     card = json.loads((tmp_path / "models" / "model.json").read_text())
     assert card["training_images"] == 3
     assert card["synthetic"] is False
-    UNet(filters=[4, 8], instance_norm_levels=2).load_state_dict(
+    UNet(filters=[4, 8], instance_norm=True).load_state_dict(
         torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     )
     assert len(list((tmp_path / "models" / "versions").glob("model-*.pt"))) == 1
@@ -268,7 +268,7 @@ def test_two_processes_train_one_network(
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
     done = run_bundle("training", "--config_file", files, *overrides, *small, launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
-    UNet(filters=[4, 8], instance_norm_levels=2).load_state_dict(
+    UNet(filters=[4, 8], instance_norm=True).load_state_dict(
         torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     )
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())["train_loss"]) == 2

@@ -198,7 +198,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_instance_norm_sees_each_image_alone_in_training_too() -> None:
     torch.manual_seed(0)
-    network = UNet(filters=(4, 8), instance_norm_levels=3).train()
+    network = UNet(filters=(4, 8), instance_norm=True).train()
     images = torch.rand(3, 1, 24, 40)
     together = network(images)
     assert torch.allclose(together[:1], network(images[:1]), atol=1e-5)
@@ -224,17 +224,6 @@ def test_image_norm_is_the_instance_norm_of_torch(size: tuple[int, int]) -> None
 
 
 def test_an_image_of_one_pixel_passes_an_instance_normalised_network() -> None:
-    network = UNet(filters=(4, 8), instance_norm_levels=3)
+    network = UNet(filters=(4, 8), instance_norm=True)
     assert torch.isfinite(network(torch.rand(2, 1, 1, 1))).all()
     assert torch.isfinite(network.eval()(torch.rand(1, 1, 3, 1))).all()
-
-
-def test_the_top_levels_normalise_each_image_and_the_deep_ones_the_batch() -> None:
-    network = UNet(filters=(4, 8, 8), instance_norm_levels=2)
-    for block, alone in ((network.encoder[1], True), (network.encoder[2], False), (network.bottom, False)):
-        assert any(isinstance(module, ImageNorm) for module in block.modules()) is alone
-        assert any(isinstance(module, torch.nn.BatchNorm2d) for module in block.modules()) is not alone
-    # The decoder is walked from the bottom up.
-    assert [isinstance(block[1], ImageNorm) for block in network.decoder] == [False, True, True]
-    with pytest.raises(ValueError, match="instance_norm_levels"):
-        UNet(filters=(4, 8), instance_norm_levels=-1)

@@ -391,7 +391,7 @@ def try_soak(lab: Lab, number: int) -> Record:
 def try_cost(lab: Lab, number: int) -> Record:
     """Time the checkpoints of the default network: weights, moving average and two moments of the optimizer."""
     folder = lab.fresh("cost", number)
-    network = UNet(filters=(16, 32, 64, 128), instance_norm_levels=2)
+    network = UNet(filters=(16, 32, 64, 128), instance_norm=True)
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.rand(2, 1, 32, 32)).mean().backward()
     optimizer.step()

@@ -43,7 +43,7 @@ def test_a_small_network_learns_from_a_large_one(
     card = json.loads((tmp_path / "model.json").read_text())
     assert card["filters"] == [2, 4]
     assert card["teacher_sha256"] == json.loads(teacher.with_suffix(".json").read_text())["sha256"]
-    UNet(filters=[2, 4], instance_norm_levels=2).load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    UNet(filters=[2, 4], instance_norm=True).load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ class _Trainer(BundleTrainTask):
             super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        card = read_card(Path(self.bundle_path) / "models" / self.weights)
+        # Cards from before instance norm was a choice say nothing of it.
+        card = {"instance_norm": False, **read_card(Path(self.bundle_path) / "models" / self.weights)}
         overrides.update({id_: card[key] for id_, key in self.settings.items() if key in card})
         return overrides
 
@@ -84,7 +85,7 @@ class SegmentationTrainer(_Trainer):
     """Train the segmenter on the final labels of the studies."""
 
     def __init__(self, root: str, conf: dict[str, str]) -> None:
-        plain = ("filters", "instance_norm_levels", "spatial_size", "letterbox", "clahe")
+        plain = ("filters", "instance_norm", "spatial_size", "letterbox", "clahe")
         nested = ("batch_norm", "context", "standardize")
         settings = {**{key: key for key in plain}, **{f"network_def#{key}": key for key in nested}}
         constants = _OwnConfig("train.json", ["multi_gpu_train.json"])

@@ -75,8 +75,7 @@ class _Trainer(BundleTrainTask):
             super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        # Cards from before instance norm was a choice say nothing of it.
-        card = {"instance_norm": False, **read_card(Path(self.bundle_path) / "models" / self.weights)}
+        card = read_card(Path(self.bundle_path) / "models" / self.weights)
         overrides.update({id_: card[key] for id_, key in self.settings.items() if key in card})
         return overrides
 

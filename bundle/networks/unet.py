@@ -28,8 +28,9 @@ class ImageNorm(nn.InstanceNorm2d):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         one_by_one = False
-        if not torch.jit.is_scripting():  # compiled or exported, it is one operation
-            one_by_one = image.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not torch.jit.is_scripting():  # compiled or exported, it is one operation on any number of images
+            exported = torch.compiler.is_compiling() or torch.jit.is_tracing()
+            one_by_one = image.device.type == "cpu" and not exported
         # Not those of torch.nn.functional, which refuse the one pixel that a tiny image has at the bottom.
         if one_by_one:
             each = [

@@ -297,7 +297,7 @@ def test_network_matches_its_metadata(config: str, monkeypatch: pytest.MonkeyPat
 
 def test_exports_equal_the_network(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.chdir(root)
-    network = UNet(filters=[4, 8])
+    network = UNet(filters=[4, 8], instance_norm=True)
     network.load_state_dict(torch.load(trained / "model.pt", weights_only=True))
     image = torch.rand(2, 1, 32, 48)
     with torch.no_grad():

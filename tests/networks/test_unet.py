@@ -196,6 +196,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(network(image), network(image))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_instance_norm_sees_each_image_alone_in_training_too() -> None:
     torch.manual_seed(0)
     network = UNet(filters=(4, 8), instance_norm=True).train()
@@ -206,6 +207,8 @@ def test_instance_norm_sees_each_image_alone_in_training_too() -> None:
     assert not any(name.endswith("running_mean") for name in network.state_dict())
     scripted = torch.jit.script(network)
     assert torch.allclose(scripted(images), together, atol=1e-5)
+    traced = torch.jit.trace(network, images[:1])  # with one image, used with three
+    assert torch.allclose(traced(images), together, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(6, 5), (1, 1)])

@@ -24,6 +24,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.monailabel)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def threads_of_the_server() -> Iterator[None]:
+    """One thread, as `Server` has: instance norm sums in another order on more, which bfloat16 shows."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def copy_bundle() -> Callable[[Path], Path]:
     """Copy what the bundle needs to run: trainings publish into it."""

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,9 +40,9 @@ class Stopped(SystemExit):
 
 
 class Checkpoint:
-    """Save the whole state of a run after each epoch, keep the best weights apart, and go on from there.
+    """Save the whole state of a run at the end of epochs, keep the best weights apart, and go on from there.
 
-    ``last.pt`` holds everything that the next iteration depends on, ``previous.pt`` the same of the epoch before;
+    ``last.pt`` holds everything that the next iteration depends on, ``previous.pt`` the same of the save before;
     ``best.pt`` is a flat state dict of the network that was validated (the moving average where there is one). A run
     with the same output folder goes on from ``last.pt``, or from ``previous.pt`` when that is damaged. Attach it after
     the handlers whose work it saves.
@@ -57,6 +58,8 @@ class Checkpoint:
         higher_is_better: false for a loss.
         fingerprint: what must be equal for a run to be continued, such as the filters and the data's checksum.
         resume: false to begin afresh, over what the folder holds: in a federation the weights come from the server.
+        time_share: largest part of the run's time that goes into saving: epochs so short that saving each would take
+            more share a save. A best epoch, the end and a signal are saved always; ``math.inf`` saves each epoch.
 
     Attributes:
         stop_signal: set to a signal's number, it makes the run save and leave after its current iteration.
@@ -72,7 +75,10 @@ class Checkpoint:
         higher_is_better: bool = True,
         fingerprint: Mapping[str, Any] | None = None,
         resume: bool = True,
+        time_share: float = 0.01,
     ) -> None:
+        if not time_share > 0:
+            raise ValueError(f"time_share: {time_share} must be more than 0, such as 0.01")
         self.folder = Path(output_dir)
         self.evaluator = evaluator
         self.network = network
@@ -86,6 +92,9 @@ class Checkpoint:
         self._validated = False
         self._last_is_whole = False
         self._resumed = not resume
+        self._time_share = time_share
+        self._next_save = 0.0
+        self._saved_iteration = 0
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -93,6 +102,7 @@ class Checkpoint:
         engine.add_event_handler(Events.STARTED, self.resume)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_inside_an_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self._save_the_end)
 
     def _note_validation(self, _: Engine) -> None:
         self._validated = True
@@ -127,7 +137,7 @@ class Checkpoint:
             if scaler is not None and saved["scaler"]:
                 scaler.load_state_dict(saved["scaler"])
             engine.state.epoch = saved["epoch"]
-            engine.state.iteration = saved["epoch"] * length + done
+            engine.state.iteration = self._saved_iteration = saved["epoch"] * length + done
             self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -191,22 +201,30 @@ class Checkpoint:
             ) from error
 
     def save(self, engine: Engine) -> None:
-        """Write ``last.pt``, after ``best.pt`` when a validation of this epoch beats the earlier ones.
+        """Write ``last.pt`` where it is due, after ``best.pt`` when a validation of this epoch beats the earlier ones.
 
         Every process keeps the score, the first one writes.
         """
+        due = self._is_time()
         if self._validated:
             self._validated = False
             score = float(self.evaluator.state.metrics[self.metric])
             better = self.best_score is None or self.sign * score > self.sign * self.best_score
             if better and math.isfinite(score):
+                due = True
                 self.best_score, self.best_epoch = score, engine.state.epoch
                 if idist.get_rank() == 0:
                     self._require_folder()
                     save_atomically(flat_state_dict(self.network), self.folder / BEST, seal=True)
-        self._write(engine, engine.state.epoch, 0)
-        if signum := self._asked_to_stop():
+        signum = self._asked_to_stop()
+        if due or signum:
+            self._write(engine, engine.state.epoch, 0)
+        if signum:
             _leave(signum)
+
+    def _save_the_end(self, engine: Engine) -> None:
+        if engine.state.iteration != self._saved_iteration:
+            self._write(engine, *divmod(engine.state.iteration, engine.state.epoch_length or 1))
 
     def _stop_inside_an_epoch(self, engine: Engine) -> None:
         signum = self._asked_to_stop()
@@ -220,8 +238,13 @@ class Checkpoint:
         """The signal that any of the processes got, or 0: all must leave together, or one would wait for the others."""
         return int(idist.all_reduce(self.stop_signal or 0, "MAX"))
 
+    def _is_time(self) -> bool:
+        """Whether saving now keeps to its share of the time; the first process's clock counts for all."""
+        return bool(idist.all_reduce(int(idist.get_rank() == 0 and time.perf_counter() >= self._next_save), "MAX"))
+
     def _write(self, engine: Engine, epoch: int, iteration: int) -> None:
         """Write ``last.pt``: so many whole epochs are done, and so many iterations of the next one."""
+        began, self._saved_iteration = time.perf_counter(), engine.state.iteration
         # In every process, since the history adds up what all of them have seen.
         state = {name: item.state_dict() for name, item in self.state.items()}
         if idist.get_rank() != 0:
@@ -242,6 +265,8 @@ class Checkpoint:
         }
         save_atomically(record, self.folder / LAST, seal=True)
         self._last_is_whole = iteration == 0
+        ended = time.perf_counter()
+        self._next_save = ended + (ended - began) / self._time_share
 
     def _require_folder(self) -> None:
         # Made anew, it would lack the best weights and the lock.

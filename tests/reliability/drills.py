@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -112,7 +113,8 @@ def _save_for_ever(folder: Path, ours: bool, told: int) -> None:
         engine.state.key_metric_name = "score"
 
     if ours:
-        Checkpoint(folder, Engine(lambda *_: None), network, {"network": network}).attach(engine)
+        saver = Checkpoint(folder, Engine(lambda *_: None), network, {"network": network}, time_share=math.inf)
+        saver.attach(engine)
     else:
         CheckpointSaver(str(folder), {"model": network}, save_key_metric=True, key_metric_filename="model.pt").attach(
             engine
@@ -399,7 +401,7 @@ def try_cost(lab: Lab, number: int) -> Record:
     ema = MovingAverage(network, momentum=0.01, momentum_warmup=0.2, warmup_iters=10)
     ema.attach(engine)
     state = {"network": network, "ema": ema, "optimizer": optimizer}
-    Checkpoint(folder, Engine(lambda *_: None), network, state).attach(engine)
+    Checkpoint(folder, Engine(lambda *_: None), network, state, time_share=math.inf).attach(engine)
     seconds: list[float] = []
     engine.add_event_handler(Events.EPOCH_STARTED, lambda _: seconds.append(-time.monotonic()))
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: seconds.append(seconds.pop() + time.monotonic()))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class RunMaker:
         higher_is_better: bool = True,
         progress_bar: bool = False,
         num_workers: int = 0,
+        time_share: float = math.inf,
     ) -> Run:
         """Build a run whose output is in the folder; ``scores`` replace the validation metric of epochs 1, 2 …"""
         torch.manual_seed(0)
@@ -86,7 +88,8 @@ class RunMaker:
         history = training.History(folder, evaluator, synthetic=True)
         state = {"network": network, "ema": ema, "optimizer": optimizer, "lr_scheduler": scheduler, "history": history}
         checkpoint = training.Checkpoint(
-            *(folder, evaluator, ema.ema_model, state, "val_mean_dice", higher_is_better, fingerprint)
+            *(folder, evaluator, ema.ema_model, state, "val_mean_dice", higher_is_better, fingerprint),
+            time_share=time_share,
         )
         handlers: list[Any] = [
             training.Reseed(seed=3),

@@ -98,6 +98,39 @@ def test_a_run_stopped_inside_epochs_is_bit_identical_too(
     _assert_same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.parametrize(("scores", "kept"), [([0.9, 0.1, 0.1, 0.1], 1), ([0.1, 0.2, 0.1, 0.1], 2)])
+def test_short_epochs_share_a_save_and_a_best_one_is_always_saved(
+    make_run: Callable[..., Any], tmp_path: Path, scores: list[float], kept: int
+) -> None:
+    make_run(tmp_path / "whole", max_epochs=4, scores=scores).trainer.run()
+    _cut_off(make_run(tmp_path / "cut", max_epochs=4, scores=scores, time_share=1e-9).trainer, 3)
+    assert load_tensors(tmp_path / "cut" / LAST)["epoch"] == kept
+    again = make_run(tmp_path / "cut", max_epochs=4, scores=scores, time_share=1e-9)
+    again.trainer.run()
+    whole, resumed = (load_tensors(tmp_path / name / LAST) for name in ("whole", "cut"))
+    assert resumed["epoch"] == 4  # the end of a run is always saved
+    assert _same(whole, resumed)
+    assert again.checkpoint.best_epoch == kept
+
+
+def test_an_early_stop_and_a_signal_are_saved_whatever_the_time(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    scores = [0.9] + [0.1] * 8
+    run = make_run(tmp_path / "early", max_epochs=9, scores=scores, patience=3, time_share=1e-9)
+    run.trainer.run()
+    stopped = run.trainer.state.epoch
+    assert stopped < 9
+    assert load_tensors(tmp_path / "early" / LAST)["epoch"] == stopped
+    _stop_after(make_run(tmp_path / "signal", time_share=1e-9), 9)  # the last iteration of epoch 3
+    assert load_tensors(tmp_path / "signal" / LAST)["epoch"] == 3
+
+
+def test_a_share_of_the_time_is_positive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="time_share: 0 must be more than 0"):
+        Checkpoint(tmp_path, Engine(lambda *_: None), torch.nn.Identity(), {}, time_share=0)
+
+
 def test_a_stop_inside_an_epoch_keeps_the_last_whole_epoch_as_previous(
     make_run: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -20,8 +20,8 @@ import torch
 
 from bundle.errors import UserError
 from bundle.files import make_folder, sha256_of, write_atomically, write_json
-from bundle.predictor import CLASSIFIER, SEGMENTER, Predictor
-from bundle.weights import read_card
+from bundle.predictor import Predictor
+from bundle.weights import CLASSIFIER, SEGMENTER, read_card
 
 MAX_DIFFERENCE = 1e-4
 """Between the outputs of a network and of its export; above it the export is refused."""

@@ -28,11 +28,11 @@ from bundle.files import lock_folder, read_json, write_atomically, write_json
 from bundle.findings import NOT_A_DEVICE
 from bundle.outputs.handler import output_name
 from bundle.outputs.png import write_mask
-from bundle.predictor import CLASSIFIER, SEGMENTER, Predictor
+from bundle.predictor import Predictor
 from bundle.provenance import describe_run
 from bundle.readers import read_image, read_mask
 from bundle.transforms.load import merge_masks
-from bundle.weights import read_card
+from bundle.weights import CLASSIFIER, SEGMENTER, read_card
 
 VERSION = 1  # of the files in `images/`; raise it whenever a row for a given image and weights changes
 PATIENT, DUPLICATES = "patient", "group of near duplicates"

@@ -25,10 +25,8 @@ from bundle.inferers import AutocastInferer
 from bundle.networks import SegNet, UNet
 from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
-from bundle.weights import load_weights, require_card
+from bundle.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
 
-SEGMENTER, CLASSIFIER = "model.pt", "model_classifier.pt"
-SMALL_SEGMENTER = "model_small.pt"
 SEGMENTER_KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size")
 CLASSIFIER_KEYS = ("in_channels", "filters", "decoder", "batch_norm", "standardize")
 

@@ -23,6 +23,8 @@ from bundle.files import read_json, sha256_of, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
+SEGMENTER, SMALL_SEGMENTER, CLASSIFIER = "model.pt", "model_small.pt", "model_classifier.pt"  # in models/
+
 _SEAL = b"sha256:"
 _SEAL_LENGTH = len(_SEAL) + 64
 

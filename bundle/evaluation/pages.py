@@ -21,6 +21,7 @@ from bundle.evaluation.peers import draw_peers, join_peers
 from bundle.evaluation.planned_figure import PlannedFigure
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json, write_json
+from bundle.weights import CLASSIFIER, SEGMENTER
 
 PAGES = {"results.md": "results.md.j2", "README.md": "model_card.md.j2", "evidence.md": "evidence.md.j2"}
 BENCHMARK, DUPLICATES, FUZZ = "benchmark_training", "benchmark_duplicates", "fuzz"
@@ -126,10 +127,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         InputError: a file is no readable JSON or lacks what the pages show.
     """
     root = Path(root)
-    card, classifier_card = (root / "models" / f"{name}.json" for name in ("model", "model_classifier"))
-    shipped, shipped_classifier = (
-        read_json(file).get("sha256") if file.is_file() else None for file in (card, classifier_card)
-    )
+    shipped = {read_json(card).get("sha256"): card.with_suffix(".pt").name for card in root.glob("models/model*.json")}
     results, classifications, comparisons, benchmark = [], [], [], None
     for file in sorted(Path(results_dir).glob("*.json")):
         content = read_json(file, _MEND)
@@ -144,17 +142,14 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
             benchmark = content
         elif _is_classification(content):
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)
-            sha256 = content["weights"].get("sha256")
-            classifications.append(
-                {**content, "name": file.stem, "shipped": bool(sha256) and sha256 == shipped_classifier}
-            )
+            weights_file = shipped.get(content["weights"].get("sha256", ""))
+            classifications.append({**content, "name": file.stem, "shipped": weights_file})
         else:
             _require(file, content, ("title", "recipe", "row", "note", *_METRICS), _MEND)
             _require(file, content["lesions"], SCORES, _MEND)
-            weights = content["weights"]
-            results.append(
-                {**content, "name": file.stem, "shipped": bool(shipped) and shipped == weights.get("sha256")}
-            )
+            weights_file = shipped.get(content["weights"].get("sha256", ""))
+            batch_norm = content["recipe"] == "ours" and not content["weights"].get("instance_norm")
+            results.append({**content, "name": file.stem, "shipped": weights_file, "batch_norm": batch_norm})
     # The paper's recipe first, by its rows, then ours: the order in which a reader compares.
     for listed in (results, classifications):
         listed.sort(key=lambda result: (RECIPES.index(result["recipe"]), result["row"] or 0, result["name"]))
@@ -192,8 +187,8 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "peers": peers,
         "joined": join_peers(peers, compared),
         "archive": _read_benchmark(results_dir, ARCHIVE),
-        "shipped": bool(shipped),
-        "weights_bytes": card.with_suffix(".pt").stat().st_size if shipped else 0,
+        "shipped": SEGMENTER in shipped.values(),
+        "weights_bytes": (root / "models" / SEGMENTER).stat().st_size if SEGMENTER in shipped.values() else 0,
         "missed_below": MISSED_BELOW,
         "metadata": read_json(root / "configs" / "metadata.json"),
         "train": read_json(root / "configs" / "train.json"),
@@ -205,7 +200,8 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         before, _, rest = readme.read_text(encoding="utf-8").partition(README_BLOCK[0])
         _, _, after = rest.partition(README_BLOCK[1])
         pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
-    pages["../configs/metadata.json"] = render_metadata(root, _shipped(results), _shipped(classifications))
+    scores = _find(results, SEGMENTER), _find(classifications, CLASSIFIER)
+    pages["../configs/metadata.json"] = render_metadata(root, *scores)
     return pages
 
 
@@ -237,7 +233,8 @@ def _summarise_splits(results: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     """
     collected: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
-        collected[re.sub(r",?( of)? split \d+", "", result["title"])].append(result)
+        title = re.sub(r",?( of)? split \d+", "", result["title"])
+        collected[title + (" (batch norm)" if result["batch_norm"] else "")].append(result)
     summaries: list[dict[str, Any]] = []
     for title, runs in collected.items():
         if len(runs) > 1:
@@ -269,8 +266,8 @@ def _summarise_seeds(classifications: Sequence[Mapping[str, Any]]) -> list[dict[
     ]
 
 
-def _shipped(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((result for result in results if result["shipped"]), None)
+def _find(results: Sequence[dict[str, Any]], shipped: str) -> dict[str, Any] | None:
+    return next((result for result in results if result["shipped"] == shipped), None)
 
 
 def _is_classification(metrics: Mapping[str, Any]) -> bool:

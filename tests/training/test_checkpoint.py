@@ -113,9 +113,7 @@ def test_short_epochs_share_a_save_and_a_best_one_is_always_saved(
     assert again.checkpoint.best_epoch == kept
 
 
-def test_an_early_stop_and_a_signal_are_saved_whatever_the_time(
-    make_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_an_early_stop_and_a_signal_are_saved_whatever_the_time(make_run: Callable[..., Any], tmp_path: Path) -> None:
     scores = [0.9] + [0.1] * 8
     run = make_run(tmp_path / "early", max_epochs=9, scores=scores, patience=3, time_share=1e-9)
     run.trainer.run()

@@ -20,9 +20,9 @@ from PIL import Image
 
 from bundle.errors import UserError
 from bundle.findings import NOT_A_DEVICE, Finding
-from bundle.predictor import CLASSIFIER, SEGMENTER, Predictor
+from bundle.predictor import Predictor
 from bundle.transforms.annotation import VOLUMES, result_extension
-from bundle.weights import card_path
+from bundle.weights import CLASSIFIER, SEGMENTER, card_path
 
 logger = logging.getLogger(__name__)
 

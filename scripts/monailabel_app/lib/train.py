@@ -16,8 +16,7 @@ from bundle.data.classifier import TARGETS
 from bundle.errors import InputError, UserError
 from bundle.files import sha256_of
 from bundle.outputs.png import write_probability
-from bundle.predictor import CLASSIFIER, SEGMENTER
-from bundle.weights import read_card
+from bundle.weights import CLASSIFIER, SEGMENTER, read_card
 from lib.infer import FindLesion
 
 logger = logging.getLogger(__name__)

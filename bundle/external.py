@@ -195,6 +195,7 @@ def _predict(predictor: Predictor, case: Case, folder: Path, mask_file: Path, th
         "probability": finding.probability,
         "probability_raw": finding.probability_raw,
         "is_fallback": finding.is_fallback,
+        "outline_confidence": finding.outline_confidence,
         **dataclasses.asdict(measure_case(probability, _truth(case, folder), threshold)),
         "warnings": "; ".join(finding.warnings),
     }

@@ -15,6 +15,7 @@ from monai.transforms import Transform
 from scipy.special import expit
 
 from bundle.evaluation.conformal import conformal_call
+from bundle.evaluation.uncertainty import outline_confidence
 from bundle.explain import ExplainMalignancy
 from bundle.fusion import calibrated_probability
 from bundle.inferers import as_flag
@@ -27,6 +28,7 @@ from bundle.transforms.shape import measure_lesion
 NOT_A_DEVICE = "Research software, not a medical device."
 MAPS = ("mask", "probability_map", "explanation")
 NO_LESION = "no pixel reaches the threshold: the most probable region was classified instead"
+DOUBTFUL = "doubtful outline: there may be no lesion, or another one"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Finding:
         lesion: area, axes, orientation, solidity …; see `measure_lesion`.
         other_boxes: of further components.
         is_fallback: nothing reached the threshold, and the most probable region stands in.
+        outline_confidence: mean probability of lesion inside the outline, in [0, 1]; below the limit on the
+            segmenter's card a warning says so.
         probability_raw: of malignancy, as the network gives it.
         probability: of malignancy, calibrated with the temperature fitted on validation.
         decisions: per operating point, its threshold and "malignant" or "benign".
@@ -60,6 +64,7 @@ class Finding:
     lesion: dict[str, Any]
     other_boxes: tuple[tuple[int, int, int, int], ...]
     is_fallback: bool
+    outline_confidence: float
     probability_raw: float
     probability: float
     decisions: dict[str, dict[str, Any]]
@@ -143,6 +148,7 @@ class ClassifyLesiond(Transform):
         features = [described[name] for name in FEATURES]
         calibrated = calibrated_probability(self.card, [logit], [features]).item()
         explanation = self.explain(seen, region) if self.explain else None
+        confidence = outline_confidence(levels, region.mask)
         mask = place_in_frame(region.mask, frame_shape, image.box)
         return Finding(
             image=os.fspath(name),
@@ -151,11 +157,12 @@ class ClassifyLesiond(Transform):
             lesion=measure_lesion(mask, _known(image.spacing_mm)),
             other_boxes=tuple(_shift(box, image) for box in region.others),
             is_fallback=region.is_fallback,
+            outline_confidence=confidence,
             probability_raw=float(expit(logit)),
             probability=calibrated,
             decisions=_decide(calibrated, self.card),
             call=conformal_call(calibrated, self.card["conformal"]) if self.card.get("conformal") else None,
-            warnings=tuple(_warnings(region, image.warnings, self.card, self.segmenter_card)),
+            warnings=tuple(_warnings(region, confidence, image.warnings, self.card, self.segmenter_card)),
             models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
             mask=mask,
             probability_map=place_in_frame(levels, frame_shape, image.box),
@@ -185,11 +192,17 @@ def _decide(probability: float, card: Mapping[str, Any]) -> dict[str, dict[str, 
 
 
 def _warnings(
-    region: LesionRegion, warnings: Sequence[str], card: Mapping[str, Any], segmenter_card: Mapping[str, Any]
+    region: LesionRegion,
+    confidence: float,
+    warnings: Sequence[str],
+    card: Mapping[str, Any],
+    segmenter_card: Mapping[str, Any],
 ) -> list[str]:
     found = list(warnings)
     if region.is_fallback:
         found.append(NO_LESION)
+    elif confidence < (segmenter_card.get("doubtful_below") or 0):
+        found.append(DOUBTFUL)
     if region.others:
         found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
     if not segmenter_card:

@@ -51,7 +51,12 @@ class QuickPredictor:
         probability = float(image.pixels.mean()) / 255
         return Finding(
             **{"image": "array", "size": mask.shape, "box": (0, 0, *mask.shape), "other_boxes": ()},
-            **{"lesion": measure_lesion(mask), "is_fallback": False, "warnings": image.warnings},
+            **{
+                "lesion": measure_lesion(mask),
+                "is_fallback": False,
+                "outline_confidence": 1.0,
+                "warnings": image.warnings,
+            },
             **{"probability": probability, "probability_raw": probability, "frame": image.frame, "mask": mask},
             **{"decisions": {"probability 0.5": {"threshold": 0.5, "decision": "benign"}}},
             **{"models": {"segmenter": "a" * 64, "classifier": "b" * 64}},

@@ -13,7 +13,7 @@ import torch
 from scipy.special import expit
 
 from bundle.errors import UserError
-from bundle.findings import MAPS, NO_LESION, ClassifyLesiond, Finding
+from bundle.findings import DOUBTFUL, MAPS, NO_LESION, ClassifyLesiond, Finding
 from bundle.networks import SegNet
 from bundle.readers import UltrasoundImage
 
@@ -109,6 +109,21 @@ def test_a_map_below_the_threshold_is_a_fallback_and_says_so(box: np.ndarray) ->
     assert finding.is_fallback
     assert NO_LESION in finding.warnings
     assert finding.box == (10, 30, 20, 50)
+
+
+@pytest.mark.parametrize(("limit", "told"), [(0.95, True), (0.85, False), (None, False)])
+def test_an_outline_below_the_limit_of_its_segmenter_is_doubtful(
+    box: np.ndarray, limit: float | None, told: bool
+) -> None:
+    finding = _classify(box, segmenter_card={**SEGMENTER, "doubtful_below": limit})
+    assert finding.outline_confidence == pytest.approx(0.9, abs=1 / 255)
+    assert (DOUBTFUL in finding.warnings) is told
+    assert finding.as_dict()["outline_confidence"] == finding.outline_confidence
+
+
+def test_a_fallback_is_told_once(box: np.ndarray) -> None:
+    finding = _classify(box / 2, segmenter_card={**SEGMENTER, "doubtful_below": 0.8})
+    assert finding.warnings == (NO_LESION,)
 
 
 def test_an_empty_map_takes_the_whole_image(box: np.ndarray) -> None:

@@ -22,7 +22,8 @@ from bundle.errors import UserError
 from bundle.evaluation.figures import plot_dice_histogram, plot_examples
 from bundle.evaluation.report import write_report
 from bundle.evaluation.scores import segmentation_scores
-from bundle.evaluation.segmentation import measure_case, summarise
+from bundle.evaluation.segmentation import measure_case, summarise, summarise_doubt
+from bundle.evaluation.uncertainty import confidence_of_map
 from bundle.files import write_atomically, write_json
 from bundle.provenance import describe_run
 from bundle.readers import read_image
@@ -87,6 +88,7 @@ class SegmentationEvaluation:
                 "class": record["class"],
                 "group": record["group"],
                 **dataclasses.asdict(scores),
+                "outline_confidence": confidence_of_map(probability, self.threshold),
             }
             self.rows.append(row)
             if scores.dice is not None:
@@ -102,6 +104,8 @@ class SegmentationEvaluation:
         synthetic = bool(self.datalist.get("synthetic"))
         summary = summarise(self.rows)
         card = read_card(self.weights)
+        if card.get("doubtful_below"):
+            summary["doubt"] = summarise_doubt(self.rows, card["doubtful_below"])
         provenance = {
             **describe_run(),
             "dataset": self.datalist.get("name"),

@@ -16,6 +16,7 @@ from bundle.errors import UserError
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
 
 MISSED_BELOW = 0.1  # a Dice under this means that the lesion was not found: the overlap is of no use to a reader
+WELL_FROM = 0.5  # a Dice from here on means that most of the outline is right
 STRETCHED = 256  # pixels per side of the image in which papers on this task give surface distances
 THRESHOLDS = np.arange(5, 100, 5) / 100
 SIZES = {"below 3 %": (0.0, 0.03), "3 to 10 %": (0.03, 0.1), "10 % and more": (0.1, 1.1)}
@@ -125,6 +126,31 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
             "false_positive_area": _mean(normals, "false_positive_area", draws, seed),
         },
     }
+
+
+def summarise_doubt(
+    rows: Sequence[Mapping[str, Any]], below: float, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """Say how often an outline is told as doubtful where it is good, where it is bad, and where there is no lesion.
+
+    Args:
+        rows: one per image: `group`, `dice` and `outline_confidence`, which is None where nothing was outlined.
+        below: the confidence below which an outline is doubtful, chosen on validation.
+        draws: number of bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        A dict ready for JSON: `below`, and for `well_outlined` (Dice of `WELL_FROM` or more), `badly_outlined` and
+        `normals` the number of images and the share, with its interval, where the outline is doubtful or there is none.
+    """
+    told = [{**row, "doubtful": (row["outline_confidence"] or 0) < below} for row in rows]
+    parts = {
+        "well_outlined": [row for row in told if row["dice"] is not None and row["dice"] >= WELL_FROM],
+        "badly_outlined": [row for row in told if row["dice"] is not None and row["dice"] < WELL_FROM],
+        "normals": [row for row in told if row["dice"] is None],
+    }
+    shares = {name: {**_count(part), "doubtful": _mean(part, "doubtful", draws, seed)} for name, part in parts.items()}
+    return {"below": below, **shares}
 
 
 def choose_threshold(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:

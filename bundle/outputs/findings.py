@@ -128,6 +128,7 @@ def flat_row(finding: dict[str, Any]) -> dict[str, Any]:
         **decisions,
         "call": finding.get("call"),
         "is_fallback": finding["is_fallback"],
+        "outline_confidence": finding.get("outline_confidence"),
         **{"top": top, "left": left, "bottom": bottom, "right": right},
         **{key: finding["lesion"].get(key) for key in ("area_px", "long_axis_px", "short_axis_px")},
         **{key: finding["lesion"].get(key) for key in ("area_mm2", "long_axis_mm", "short_axis_mm")},

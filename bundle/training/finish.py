@@ -14,6 +14,7 @@ import torch
 
 from bundle.evaluation.figures import plot_examples
 from bundle.evaluation.segmentation import choose_threshold, measure_case
+from bundle.evaluation.uncertainty import choose_doubt_limit, confidence_of_map
 from bundle.files import write_json
 from bundle.provenance import describe_run
 from bundle.training.checkpoint import BEST, Checkpoint
@@ -36,7 +37,8 @@ def finish_segmentation(
     """Restore the best epoch and write what a run leaves behind in its folder.
 
     ``model.pt`` and ``model.json`` (weights and card), ``metrics.json`` (validation), ``examples.png``. The threshold
-    is chosen by the mean Dice over the validation images, see `choose_threshold`.
+    is chosen by the mean Dice over the validation images, see `choose_threshold`; so is the confidence below which an
+    outline is doubtful, see `choose_doubt_limit`.
 
     Args:
         checkpoint: of the finished run; names folder, network and best epoch.
@@ -63,6 +65,9 @@ def finish_segmentation(
     record = {
         **settings,
         "threshold": threshold,
+        "doubtful_below": choose_doubt_limit(
+            [confidence_of_map(probability, threshold) for _, lesion, probability in cases if lesion.any()]
+        ),
         "synthetic": synthetic,
         "best_epoch": checkpoint.best_epoch,
         "validation": {

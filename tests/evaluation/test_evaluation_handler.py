@@ -59,9 +59,11 @@ def _engine(records: Sequence[dict[str, Any]], shift: int = 0) -> Engine:
     return Engine(predict)
 
 
-def _evaluate(tmp_path: Path, classes: Sequence[str], shift: int = 0, **datalist: Any) -> dict[str, Any]:
+def _evaluate(
+    tmp_path: Path, classes: Sequence[str], shift: int = 0, doubtful_below: float | None = None, **datalist: Any
+) -> dict[str, Any]:
     records = _records(tmp_path / "data", classes)
-    write_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, {"filters": [2, 4]})
+    write_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, {"filters": [2, 4], "doubtful_below": doubtful_below})
     engine = _engine(records, shift)
     handler = SegmentationEvaluation(tmp_path / "out", records, 0.5, tmp_path / "model.pt", {**DATALIST, **datalist})
     handler.attach(engine)
@@ -101,6 +103,17 @@ def test_every_image_has_a_row(tmp_path: Path) -> None:
     assert [row["image"] for row in rows] == [f"{name}/{name} ({i}).png" for i, name in enumerate(CLASSES)]
     assert [row["group"] for row in rows] == ["g0", "g1", "g2", "g3"]
     assert [row["dice"] for row in rows] == ["0.5", "0.5", "", "0.5"]
+
+
+@pytest.mark.parametrize(("below", "doubtful"), [(0.95, 1.0), (0.85, 0.0)])
+def test_doubtful_outlines_are_counted_by_the_limit_of_the_weights(
+    tmp_path: Path, below: float, doubtful: float
+) -> None:
+    metrics = _evaluate(tmp_path, CLASSES, doubtful_below=below)
+    assert metrics["doubt"]["below"] == below
+    assert metrics["doubt"]["well_outlined"]["doubtful"]["estimate"] == doubtful
+    assert metrics["doubt"]["normals"]["doubtful"]["estimate"] == 1.0  # nothing is outlined there
+    assert "Outlines told as doubtful" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_report_and_figures_are_written_whole(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from scipy.stats import sem
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from bundle.errors import UserError
-from bundle.evaluation.segmentation import THRESHOLDS, choose_threshold, measure_case, summarise
+from bundle.evaluation.segmentation import THRESHOLDS, choose_threshold, measure_case, summarise, summarise_doubt
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 MAPS = SHAPES.flatmap(
@@ -162,6 +162,19 @@ def test_copies_in_one_group_do_not_narrow_the_intervals() -> None:
         rows.append(_row(f"{group}", "benign", f"{group}", _box(5, 5, size, size).astype(float), lesion))
     copies = [dict(row, image=f"{row['image']} copy {number}") for row in rows for number in range(4)]
     assert summarise(copies)["lesions"]["dice"] == pytest.approx(summarise(rows)["lesions"]["dice"])
+
+
+def test_doubt_is_told_apart_by_how_good_the_outline_is() -> None:
+    cases = [(0.9, 0.9), (0.8, 0.7), (0.5, 0.95), (0.3, 0.6), (0.0, None), (None, 0.5), (None, None), (None, 0.9)]
+    rows = [
+        {"group": str(number), "dice": dice, "outline_confidence": confidence}
+        for number, (dice, confidence) in enumerate(cases)
+    ]
+    doubt = summarise_doubt(rows, 0.8, draws=50)
+    assert doubt["below"] == 0.8
+    parts = [doubt[name] for name in ("well_outlined", "badly_outlined", "normals")]
+    assert [part["cases"] for part in parts] == [3, 2, 3]
+    assert [part["doubtful"]["estimate"] for part in parts] == pytest.approx([1 / 3, 1, 2 / 3])
 
 
 def test_summary_of_no_cases_is_empty_but_valid() -> None:

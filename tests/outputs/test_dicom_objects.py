@@ -48,6 +48,7 @@ def _finding(shape: tuple[int, int] = SHAPE, spacing_mm: Any = (0.1, 0.12), fram
     return Finding(
         **{"image": "a", "size": shape, "box": (20, 30, 70, 80), "other_boxes": (), "is_fallback": False},
         **{"lesion": measure_lesion(mask, spacing_mm), "probability_raw": 0.7, "probability": 0.8123456789},
+        **{"outline_confidence": 1.0},
         **{"decisions": decisions, "warnings": ("a warning",), "frame": frame, "spacing_mm": spacing_mm},
         **{"models": {"segmenter": "a" * 64, "classifier": "b" * 64}},
         **{"mask": mask, "probability_map": mask.astype(np.uint8) * 255},

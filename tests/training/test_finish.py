@@ -70,6 +70,17 @@ def test_the_card_holds_what_evaluation_must_repeat_and_where_it_comes_from(run:
     assert {**metrics, "sha256": card["sha256"]} == card
 
 
+def test_the_card_says_below_which_confidence_an_outline_is_doubtful(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _finish(run)
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["doubtful_below"] is None  # of three images
+    monkeypatch.setattr("bundle.evaluation.uncertainty.FEWEST", 1)
+    _finish(run)
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["threshold"] <= card["doubtful_below"] <= 1
+
+
 def test_examples_are_drawn(run: Any, tmp_path: Path) -> None:
     _finish(run)
     with Image.open(tmp_path / "run" / "examples.png") as figure:

@@ -10,7 +10,7 @@ from scipy.special import entr
 
 from bundle.transforms.lesion import find_lesion, quantise
 
-DOUBTFUL = 0.1  # the share of validation lesions, the least sure ones, whose outlines would be doubted
+DOUBTED_SHARE = 0.1  # the share of validation lesions, the least sure ones, whose outlines would be doubted
 FEWEST = 10  # validation lesions that a limit is taken from: with fewer the tenth is no lesion at all
 
 
@@ -50,7 +50,7 @@ def confidence_of_map(probability: np.ndarray, threshold: float = 0.5) -> float 
 
 
 def choose_doubt_limit(confidences: Sequence[float | None]) -> float | None:
-    """Return the confidence below which an outline is doubtful: a `DOUBTFUL` share of validation lesions is below it.
+    """Return the confidence below which an outline is doubtful: a `DOUBTED_SHARE` share of validation lesions is below it.
 
     Args:
         confidences: of the validation images with a lesion, None where nothing was outlined; see `confidence_of_map`.
@@ -59,7 +59,7 @@ def choose_doubt_limit(confidences: Sequence[float | None]) -> float | None:
         The limit; None where fewer than `FEWEST` lesions were outlined.
     """
     outlined = [value for value in confidences if value is not None]
-    return float(np.quantile(outlined, DOUBTFUL)) if len(outlined) >= FEWEST else None
+    return float(np.quantile(outlined, DOUBTED_SHARE)) if len(outlined) >= FEWEST else None
 
 
 def class_entropy(probability: float) -> float:

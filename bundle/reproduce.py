@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -227,7 +226,7 @@ def run_steps(steps: Sequence[Step], logs: Path, jobs: int = 1) -> None:
             time.sleep(POLL_SECONDS)
     finally:
         for process, _ in running.values():
-            process.send_signal(signal.SIGINT)  # a training saves its last step
+            process.terminate()  # a training saves its last step; SIGINT is ignored below a shell's `&`
         for process, _ in running.values():
             process.wait()
 

@@ -91,7 +91,8 @@ def test_steps_run_at_once_but_wait_for_what_they_need(tmp_path: Path, capsys: p
 
 def test_a_failure_stops_the_others_and_what_no_step_makes_is_named(tmp_path: Path) -> None:
     failing, other = _write(tmp_path / "failing", result=False), _write(tmp_path / "other")
-    (tmp_path / "other.py").write_text("import time; time.sleep(60)")
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"  # as below a shell's &
+    (tmp_path / "other.py").write_text(deaf)
     begun = time.monotonic()
     with pytest.raises(UserError, match="failing"):
         run_steps([failing, other], tmp_path / "logs", jobs=2)

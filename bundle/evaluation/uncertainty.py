@@ -50,7 +50,7 @@ def confidence_of_map(probability: np.ndarray, threshold: float = 0.5) -> float 
 
 
 def choose_doubt_limit(confidences: Sequence[float | None]) -> float | None:
-    """Return the confidence below which an outline is doubtful: that of a `DOUBTED_SHARE` of validation lesions is.
+    """Return the confidence below which an outline is doubtful: the `DOUBTED_SHARE` quantile of validation lesions.
 
     Args:
         confidences: of the validation images with a lesion, None where nothing was outlined; see `confidence_of_map`.

@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 
 class UserError(Exception):
     """A user's mistake. Command lines print it as one line and exit with code 2, without a traceback."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be printed and written: bytes of its name that are no UTF-8 become `\\udcf6`."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 class InputError(UserError):
@@ -20,7 +26,7 @@ class InputError(UserError):
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str, mend: str) -> None:
-        self.path = os.fspath(path)
+        self.path = printable(path)
         self.reason = reason
         self.mend = mend
         super().__init__(f"{self.path}: {reason}; {mend}")
@@ -29,6 +35,26 @@ class InputError(UserError):
         """The three parts, for a list of what was skipped."""
         return {"path": self.path, "reason": self.reason, "mend": self.mend}
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str, ...]]:
         # Exceptions cross process borders (DataLoader workers); the default reduce would lose two arguments.
         return type(self), (self.path, self.reason, self.mend)
+
+
+class NotAnImage(InputError):
+    """A file that holds no image and was not meant to: a report, a mask or a picture of ours, filed into a study.
+
+    Where it was found in a folder it is counted, not called bad; where a user named it, it is an error like any other.
+
+    Args:
+        path: the file.
+        reason: what it is.
+        mend: what the user can do about it.
+        kind: what such files are called where they are counted, in the plural, such as "DICOM structured reports".
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, mend: str, kind: str) -> None:
+        super().__init__(path, reason, mend)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, tuple[str, ...]]:
+        return type(self), (self.path, self.reason, self.mend, self.kind)

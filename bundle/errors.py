@@ -40,7 +40,7 @@ class InputError(UserError):
         return type(self), (self.path, self.reason, self.mend)
 
 
-class NotAnImage(InputError):
+class NotAnImageError(InputError):
     """A file that holds no image and was not meant to: a report, a mask or a picture of ours, filed into a study.
 
     Where it was found in a folder it is counted, not called bad; where a user named it, it is an error like any other.

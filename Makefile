@@ -50,10 +50,11 @@ test: $(VENV)/.dev  ## run the tests
 test-monailabel: $(VENV_MONAILABEL)/.dev  ## both apps against a real MONAI Label server, in an environment of its own
 	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m "monailabel and not slow"
 
-check: $(VENV)/.dev  ## style, types, configs, pages
+check: $(VENV)/.dev  ## style, types, layers, configs, pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_config.py configs/*.json configs/*.yaml
 	$(BIN)/python scripts/write_docs.py --check
 

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
 
-    from bundle.evaluation.audit import audit_dataset  # after the arguments: it loads torch, which takes seconds
+    from bundle.audit.dataset import audit_dataset  # after the arguments: it loads torch, which takes seconds
 
     audit = audit_dataset(options.dataset, options.output)
     print(

@@ -18,7 +18,7 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.backends, which takes seconds to import
+BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 
 
 @one_line_errors
@@ -52,7 +52,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _training(options: argparse.Namespace) -> dict[str, Any]:
-    from bundle.benchmark import measure_training
+    from bundle.benchmarks.training import measure_training
 
     names = ("spatial_size", "filters", "batch_size")
     overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -61,7 +61,7 @@ def _training(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _inference(options: argparse.Namespace) -> dict[str, Any]:
-    from bundle.benchmark_inference import measure_inference
+    from bundle.benchmarks.inference import measure_inference
 
     chosen: dict[str, Any] = {"rounds": 1, "images": 2} if options.quick else {}
     if options.backends:
@@ -70,7 +70,7 @@ def _inference(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peers(options: argparse.Namespace) -> dict[str, Any]:
-    from bundle.benchmark_peers import measure_peers
+    from bundle.benchmarks.peers import measure_peers
 
     if any(length % 16 for length in options.spatial_size):
         raise UserError(f"--spatial_size {' '.join(map(str, options.spatial_size))}: give multiples of 16")
@@ -79,13 +79,13 @@ def _peers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _duplicates(options: argparse.Namespace) -> dict[str, Any]:
-    from bundle.benchmark import measure_duplicates
+    from bundle.benchmarks.duplicates import measure_duplicates
 
     return measure_duplicates(options.images)
 
 
 def _archive(options: argparse.Namespace) -> dict[str, Any]:
-    from bundle.benchmark_archive import measure_archive
+    from bundle.benchmarks.archive import measure_archive
 
     return measure_archive(options.images, options.models, options.write)
 
@@ -197,7 +197,7 @@ def _show_duplicates(result: dict[str, Any]) -> str:
 
 
 def _show_archive(result: dict[str, Any]) -> str:
-    from bundle.benchmark_archive import archive_lines
+    from bundle.benchmarks.archive import archive_lines
 
     return "\n".join(archive_lines(result))
 

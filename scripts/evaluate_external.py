@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from bundle.data.check import dataset_folder  # after the arguments: torch and MONAI take seconds to import
     from bundle.data.folder import SOME_CASES_FAILED
-    from bundle.external import evaluate_external
+    from bundle.prediction.external import evaluate_external
 
     output = options.output or Path("runs") / f"external_{dataset_folder(options.dataset_dir).resolve().name}"
     metrics = evaluate_external(

@@ -24,7 +24,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="default: all")
     options = parser.parse_args(argv)
 
-    from bundle.export import MAX_DIFFERENCE, export_networks  # after the arguments: torch takes seconds to import
+    from bundle.release.export import (  # after the arguments: torch takes seconds to import
+        MAX_DIFFERENCE,
+        export_networks,
+    )
 
     entries = export_networks(options.models, options.output, options.formats)
     for entry in entries:

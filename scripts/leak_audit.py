@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--factorial compares predicted masks with ground truth: give --segmentation_dir, --prepared_dir")
 
     # After the arguments: they load torch, which takes seconds.
-    from bundle.evaluation.factorial import run_factorial
-    from bundle.evaluation.leaks import audit_leaks, read_records
+    from bundle.audit.factorial import run_factorial
+    from bundle.audit.leaks import audit_leaks, read_records
 
     records, about = read_records(
         options.dataset, options.output, options.segmentation_dir, options.prepared_dir, options.folds

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from bundle.files import read_json, sha256_of  # after the arguments: torch takes seconds to import
-    from bundle.package import list_files, make_environment, try_package, write_package
+    from bundle.release.package import list_files, make_environment, try_package, write_package
 
     package = write_package(ROOT, options.output)
     size = package.stat().st_size / 1e6

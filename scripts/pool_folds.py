@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(argv)
 
-    from bundle.evaluation.pooling import pool_folds  # after the arguments: it loads torch, which takes seconds
+    from bundle.reports.pooling import pool_folds  # after the arguments: it loads torch, which takes seconds
 
     metrics = pool_folds(options.runs, options.output)
     name, score = ("AUROC", metrics["auroc"]) if "auroc" in metrics else ("Dice", metrics["lesions"]["dice"])

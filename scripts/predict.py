@@ -29,13 +29,13 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 if TYPE_CHECKING:
-    from bundle.batch import Outcome
-    from bundle.inputs import Input
+    from bundle.prediction.batch import Outcome
+    from bundle.prediction.inputs import Input
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "parquet", "html", "pdf")
 DEFAULT = ("png", "overlay", "json", "csv", "html")
-BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.backends, which takes seconds to import
+BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 INTERRUPTED = 130
 
 
@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from tqdm import tqdm  # after the arguments: torch and MONAI take seconds to import
 
-    from bundle.batch import Summary
     from bundle.data.folder import SOME_CASES_FAILED
-    from bundle.inputs import list_inputs, read_list
     from bundle.outputs.case import check_installed
+    from bundle.prediction.batch import Summary
+    from bundle.prediction.inputs import list_inputs, read_list
 
     inputs = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
     outputs = tuple(options.write or DEFAULT) if options.output else ()
@@ -80,14 +80,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]) -> Iterator[Outcome]:
     """Find the mistakes that need no image, claim the output folder and return what gives the outcomes."""
-    from bundle.batch import Batch, weights_digest
     from bundle.files import lock_folder, remove_leftovers
-    from bundle.inputs import FrameChoice
-    from bundle.predictor import Predictor
+    from bundle.prediction import Predictor
+    from bundle.prediction.batch import Batch, weights_digest
+    from bundle.prediction.inputs import FrameChoice
 
     by_ray = options.engine == "ray"
     if by_ray:
-        from bundle.archive import Job, load_ray, predict_archive
+        from bundle.prediction.archive import Job, load_ray, predict_archive
 
         ray = load_ray(options.address)
     # The machine that starts the workers may have no GPU; it loads the networks to find what is wrong with them.

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from bundle.files import read_json  # after the arguments: torch takes seconds to import
-    from bundle.hub import prepare_folder, upload
+    from bundle.release.hub import prepare_folder, upload
 
     names = prepare_folder(ROOT, options.output)
     size = sum((options.output / name).stat().st_size for name in names)

@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     # After the arguments: they load torch, which takes seconds.
-    from bundle.evaluation.evidence import kind_of, record_evidence
-    from bundle.evaluation.pages import record_comparison, record_result
     from bundle.files import read_json
+    from bundle.reports.evidence import kind_of, record_evidence
+    from bundle.reports.pages import record_comparison, record_result
 
     if kind_of(read_json(options.metrics)):
         target = record_evidence(options.metrics, options.results, options.allow_synthetic)

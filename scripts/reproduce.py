@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     options = parser.parse_args(argv)
 
-    from bundle.evaluation.chain_report import write_chain_report  # after the arguments: torch takes seconds to import
-    from bundle.reproduce import absolute, plan_chain, run_steps
+    from bundle.reports.chain import write_chain_report  # after the arguments: torch takes seconds to import
+    from bundle.training.chain import absolute, plan_chain, run_steps
 
     dataset = absolute(options.dataset_dir or ROOT / "data" / "phantom")
     output = absolute(options.output_dir or ROOT / "runs" / f"reproduce_{dataset.name}")

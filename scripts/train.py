@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.nodes > 1 and not options.rendezvous:
         raise UserError("--nodes: several nodes need --rendezvous HOST:PORT of one of them")
 
-    from bundle.launch import run_processes, run_with_restarts
+    from bundle.training.launch import run_processes, run_with_restarts
 
     files = [str(path.resolve()) for path in options.configs]
     distributed = options.processes * options.nodes > 1

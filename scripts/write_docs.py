@@ -22,11 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages; default: docs")
     options = parser.parse_args(argv)
 
-    from bundle.evaluation.pages import (
+    from bundle.files import write_atomically
+    from bundle.reports.pages import (
         plan_figures,
         render_pages,
     )  # after the arguments: it loads torch, which takes seconds
-    from bundle.files import write_atomically
 
     outdated = []
     for name, text in render_pages(options.docs / "results", ROOT).items():

@@ -51,7 +51,7 @@ def write_models() -> Callable[..., Path]:
     import torch
 
     from bundle.networks import SegNet, UNet
-    from bundle.weights import flat_state_dict, sha256_of, write_weights
+    from bundle.networks.weights import flat_state_dict, sha256_of, write_weights
 
     def write(folder: Path, bias: float = 0.0, **classifier_card: object) -> Path:
         """The bias is added to the segmenter's logits: -4 keeps it from finding anything."""

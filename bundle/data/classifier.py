@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.cases import Case
+from bundle.data.names import MAPS_RECORD, output_name
 from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
 from bundle.data.prepare import load_datalist
 from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
-from bundle.outputs.handler import MAPS_RECORD, output_name
+from bundle.networks.weights import read_card, require_card
 from bundle.readers import split_frame
-from bundle.weights import read_card, require_card
 
 DATALIST = "datalist_classifier.json"
 TARGETS = {"benign": 0.0, "malignant": 1.0}

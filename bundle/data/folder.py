@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bundle.data.cases import IMAGE_SUFFIXES
 from bundle.errors import InputError, UserError
-from bundle.inferers import as_flag
+from bundle.networks.inferers import as_flag
 from bundle.readers import DICOM, count_frames, kind_of, read_image
 from bundle.transforms.lesion import LoadProbabilityd
 
@@ -105,7 +105,7 @@ def pair_with_maps(
     Raises:
         UserError: the folder of maps is missing, lies among the images, or holds no usable map.
     """
-    from bundle.outputs.handler import output_name  # which imports this module
+    from bundle.data.names import output_name
 
     folder = Path(maps_dir)
     mend = "name the folder 'probabilities' that configs/inference.json wrote as maps_dir"

@@ -10,6 +10,9 @@ import torch
 from monai.networks.nets import AttentionUnet, BasicUNet, SegResNet
 from monai.networks.nets import UNet as MonaiUNet
 
+OURS = "ours"
+"""How our network is named beside them."""
+
 _COMMON: dict[str, Any] = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1}
 PEERS: dict[str, Callable[[], torch.nn.Module]] = {
     "BasicUNet": lambda: BasicUNet(**_COMMON, features=(16, 32, 64, 128, 256, 16)),

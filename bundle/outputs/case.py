@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bundle.errors import InputError
 from bundle.files import write_atomically
-from bundle.findings import Finding
+from bundle.finding import Finding
 from bundle.outputs.findings import title_of, write_pictures
 from bundle.outputs.nifti import write_nifti_mask
 from bundle.outputs.png import draw_explanation, draw_overlay, encode_thumbnail

@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 
 from bundle import __version__
 from bundle.errors import InputError
-from bundle.findings import NOT_A_DEVICE, Finding
+from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
     MODEL_NAME,
     building,

@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 
 from bundle import __version__
 from bundle.errors import InputError
-from bundle.findings import NOT_A_DEVICE, Finding
+from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
     CODING_SCHEME,
     MANUFACTURER,

@@ -14,13 +14,13 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
+from bundle.data.names import output_name
 from bundle.errors import InputError
-from bundle.evaluation.handler import to_csv
 from bundle.files import open_atomically, to_json
-from bundle.findings import NOT_A_DEVICE, Finding
-from bundle.outputs.handler import output_name
+from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.png import draw_overlay, write_explanation, write_mask, write_picture
 from bundle.readers import read_image
+from bundle.reports.segmentation_handler import to_csv
 
 
 def write_pictures(

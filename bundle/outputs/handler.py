@@ -12,13 +12,11 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
+from bundle.data.names import MAPS_RECORD, output_name
 from bundle.files import sha256_of, write_json
+from bundle.networks.weights import read_card
 from bundle.outputs.png import write_mask, write_overlay, write_probability
-from bundle.readers import read_image, split_frame
-from bundle.weights import read_card
-
-MAPS_RECORD = "segmenter.json"
-"""Beside the maps: which segmenter made them."""
+from bundle.readers import read_image
 
 
 class WriteMasks:
@@ -81,19 +79,3 @@ class WriteMasks:
         write_json(self.folder / MAPS_RECORD, {"sha256": sha256, **read_card(self.weights)})
         # Written last and always: where it is, all else is there.
         write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
-
-
-def output_name(image: Path, dataset_dir: Path, frame: int | None = None) -> Path:
-    """Name the PNG of an image: its path below the dataset folder; another suffix than .png stays in the name.
-
-    Args:
-        image: the file, or `cine.dcm[3]` for one of its frames.
-        dataset_dir: the folder that names are relative to.
-        frame: of a file of several; `cine.dcm.frame3.png` then.
-    """
-    file, named = split_frame(image)
-    frame = named if frame is None else frame
-    relative = Path(file).relative_to(dataset_dir)
-    if frame is not None:
-        return relative.with_name(f"{relative.name}.frame{frame}.png")
-    return relative if relative.suffix.lower() == ".png" else relative.with_name(relative.name + ".png")

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from bundle.files import write_atomically
+from bundle.finding import OVERLAY_RGB
 from bundle.transforms.lesion import quantise
 
-OVERLAY_RGB = (230, 159, 0)  # orange of the Okabe-Ito palette, told apart by colour-blind readers
 FILL_OPACITY = 0.25
 HEAT_OPACITY = 0.6
 THUMBNAIL_QUALITY = 82

@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from bundle import __version__
 from bundle.errors import UserError
-from bundle.evaluation.report import TEMPLATES, stream_html
 from bundle.files import open_atomically, write_atomically
-from bundle.findings import NOT_A_DEVICE
+from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.records import HEAT, OUTLINE, Findings
+from bundle.reports.html import TEMPLATES, stream_html
 
 _CAPTIONS = {OUTLINE: "Lesion found", HEAT: "Grad-CAM, evidence for malignancy"}
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from bundle.errors import InputError
-from bundle.findings import NOT_A_DEVICE, Finding
+from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import building, instance_arguments, load_highdicom, source_of
 
 

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bundle.errors import InputError, UserError
 from bundle.files import make_folder, remove_leftovers
-from bundle.weights import flat_state_dict, load_tensors, save_atomically
+from bundle.networks.weights import flat_state_dict, load_tensors, save_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
-from bundle.evaluation.figures import plot_examples
 from bundle.evaluation.segmentation import choose_threshold, measure_case
 from bundle.evaluation.uncertainty import choose_doubt_limit, confidence_of_map
 from bundle.files import write_json
+from bundle.networks.weights import flat_state_dict, load_tensors, publish, write_weights
 from bundle.provenance import describe_run
+from bundle.reports.figures import plot_examples
 from bundle.training.checkpoint import BEST, Checkpoint
-from bundle.weights import flat_state_dict, load_tensors, publish, write_weights
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import torch
 
 from bundle.evaluation.classification import area_under_roc, choose_operating_points
 from bundle.evaluation.conformal import fit_conformal
+from bundle.evaluation.fusion import calibrated_probability, fit_calibration, fit_fusion
 from bundle.files import write_json
-from bundle.fusion import calibrated_probability, fit_calibration, fit_fusion
+from bundle.networks.weights import flat_state_dict, load_tensors, publish, write_weights
 from bundle.provenance import describe_run
 from bundle.training.checkpoint import BEST, Checkpoint
-from bundle.weights import flat_state_dict, load_tensors, publish, write_weights
 
 logger = logging.getLogger(__name__)
 SENSITIVITIES = (0.90, 0.95)

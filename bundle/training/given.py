@@ -18,7 +18,7 @@ from bundle.data.classifier import TARGETS, ensure_classifier_prepared
 from bundle.data.prepare import ensure_prepared
 from bundle.errors import UserError
 from bundle.files import sha256_of
-from bundle.weights import require_card
+from bundle.networks.weights import require_card
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from monai.utils import set_determinism
 from tqdm import tqdm
 
 from bundle.errors import UserError
-from bundle.evaluation.figures import plot_curves
 from bundle.files import write_json
+from bundle.reports.figures import plot_curves
 from bundle.training.batch import as_plain_tensor, file_names
 from bundle.training.checkpoint import Checkpoint
 

@@ -11,7 +11,7 @@ import torch
 
 from bundle.errors import UserError
 from bundle.networks import UNet
-from bundle.weights import load_weights, require_card
+from bundle.networks.weights import load_weights, require_card
 
 KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size", "split_sha256", "sha256")
 

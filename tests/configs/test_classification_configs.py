@@ -19,13 +19,13 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.special import logit
 
+from bundle.data.names import MAPS_RECORD
 from bundle.data.phantom import make_phantom
 from bundle.evaluation.classification import choose_operating_points, fit_temperature
 from bundle.networks import SegNet
+from bundle.networks.weights import read_card
 from bundle.outputs.findings import write_pictures
-from bundle.outputs.handler import MAPS_RECORD
-from bundle.predictor import Predictor
-from bundle.weights import read_card
+from bundle.prediction import Predictor
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN, EVALUATE = "configs/train_classifier.json", "configs/evaluate_classifier.json"

@@ -18,7 +18,7 @@ import pytest
 
 from bundle import __version__
 from bundle.errors import InputError
-from bundle.evaluation.metadata import read_pins, render_metadata
+from bundle.reports.metadata import read_pins, render_metadata
 
 TENSOR = {
     "type": "object",

@@ -20,7 +20,7 @@ from PIL import Image
 
 from bundle.errors import UserError
 from bundle.networks import PEERS, Peer, UNet
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN, EVALUATE, INFERENCE = (f"configs/{name}.json" for name in ("train", "evaluate", "inference"))

@@ -19,7 +19,7 @@ from bundle.data.classifier import DATALIST, ensure_classifier_prepared, middle_
 from bundle.data.splits import PARTS, oversample
 from bundle.errors import InputError, UserError
 from bundle.files import write_json
-from bundle.weights import write_weights
+from bundle.networks.weights import write_weights
 
 DATASET = "ab" * 32
 SPLIT = "cd" * 32

@@ -26,7 +26,7 @@ from bundle.evaluation.classification import (
     fit_temperature,
     summarise_classification,
 )
-from bundle.evaluation.figures import plot_confusion, plot_reliability, plot_roc
+from bundle.reports.figures import plot_confusion, plot_reliability, plot_roc
 
 # Few levels, so that ties and bin edges are common.
 SCORES = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.2, 0.25, 0.5, 0.8, 1.0])), min_size=1, max_size=30)

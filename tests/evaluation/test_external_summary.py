@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.evaluation.external import summarise_external, tabulate_patients, write_external_report
+from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.segmentation import measure_case
+from bundle.reports.external import write_external_report
 
 POINTS = [{"sensitivity_wish": 0.9, "threshold": 0.4, "sensitivity": 0.94, "specificity": 0.8}]
 LABELS = ("benign", "malignant", "normal", "unclassified")

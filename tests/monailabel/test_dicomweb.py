@@ -22,7 +22,7 @@ import pytest
 from label_server import Server, write_dicom
 from PIL import Image
 
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 
 PROGRAM = os.environ.get("ORTHANC") or shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 PLUGIN = os.environ.get("ORTHANC_DICOMWEB", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bundle.files import sha256_of
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 
 MODEL = "breast_ultrasound"
 FILES = {"benign1": "benign1.png", "photo": "photo.jpg", "volume": "volume.nii.gz", "frame": "frame.dcm"}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bundle.files import sha256_of
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 from bundle.readers import read_image
 
 MODEL = "breast_ultrasound_segmentation_classification"

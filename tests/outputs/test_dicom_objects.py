@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from bundle.errors import InputError
-from bundle.findings import Finding
+from bundle.finding import Finding
 from bundle.outputs.dicom import source_of, write_dicom
 from bundle.outputs.dicom_seg import make_segmentation
 from bundle.outputs.dicom_sr import ELLIPSE, make_report, trace_outline

@@ -14,7 +14,7 @@ import pytest
 
 import bundle.outputs.parquet
 from bundle.errors import InputError
-from bundle.findings import NOT_A_DEVICE
+from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.case import check_installed
 from bundle.outputs.findings import flat_row, write_findings_csv
 from bundle.outputs.parquet import write_findings_parquet

@@ -18,7 +18,7 @@ from PIL import Image
 from bundle.data.folder import list_images
 from bundle.outputs import WriteFindings
 from bundle.outputs.findings import write_findings, write_pictures
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 
 NAMES = ("benign (1).png", "sub/benign (1).png", "=1+1.jpg")
 

@@ -14,9 +14,10 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.data.folder import list_images
+from bundle.data.names import output_name
 from bundle.files import sha256_of
-from bundle.outputs.handler import WriteMasks, output_name
-from bundle.weights import write_weights
+from bundle.networks.weights import write_weights
+from bundle.outputs.handler import WriteMasks
 
 THRESHOLD = 0.35
 

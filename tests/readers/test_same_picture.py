@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from bundle.data.phantom import make_phantom
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 from bundle.readers import read_image
 
 LOSSLESS: dict[str, Callable[[np.ndarray, Path], Any]] = {

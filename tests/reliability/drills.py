@@ -55,10 +55,10 @@ from training_lab import (
 
 from bundle.errors import UserError
 from bundle.networks import UNet
+from bundle.networks.weights import load_tensors
 from bundle.provenance import commit_of
 from bundle.training import Checkpoint, MovingAverage
 from bundle.training.checkpoint import BEST, LAST, PREVIOUS
-from bundle.weights import load_tensors
 
 
 def try_saving(lab: Lab, number: int, ours: bool = True) -> Record:

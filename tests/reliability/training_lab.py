@@ -20,8 +20,8 @@ from typing import Any
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.files import sha256_of
+from bundle.networks.weights import load_tensors
 from bundle.training.checkpoint import LAST, PREVIOUS
-from bundle.weights import load_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 10

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bundle import benchmark
+from bundle.benchmarks import training as benchmark
 from scripts.benchmark import main
 
 SMALL = ["--quick", "--spatial_size", "32", "48", "--filters", "4", "8", "--batch_size", "2"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.predictor import Predictor
+from bundle.prediction import Predictor
 from scripts.predict import main
 
 

@@ -154,8 +154,8 @@ def test_speed_stands_on_the_page(tmp_path: Path) -> None:
 
 
 def test_benchmarks_of_inference_and_of_peers_stand_on_the_page(tmp_path: Path) -> None:
-    from bundle.benchmark_inference import _summarise
-    from bundle.benchmark_peers import measure_peers
+    from bundle.benchmarks.inference import _summarise
+    from bundle.benchmarks.peers import measure_peers
 
     rounds = [
         {
@@ -179,7 +179,7 @@ def test_benchmarks_of_inference_and_of_peers_stand_on_the_page(tmp_path: Path) 
 
 
 def test_trained_peers_stand_beside_ours_with_a_figure(tmp_path: Path) -> None:
-    from bundle.benchmark_peers import measure_peers
+    from bundle.benchmarks.peers import measure_peers
 
     peers = measure_peers(spatial_size=(32, 32), batch_size=1, filters=(4, 8), rounds=1, iterations=1)
     (tmp_path / "results").mkdir()

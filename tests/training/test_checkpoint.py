@@ -17,9 +17,9 @@ from ignite.handlers import EMAHandler
 
 from bundle import files
 from bundle.errors import UserError
+from bundle.networks.weights import load_tensors, save_atomically
 from bundle.training import Checkpoint, MovingAverage
 from bundle.training.checkpoint import BEST, LAST, PREVIOUS
-from bundle.weights import load_tensors, save_atomically
 
 ITERATIONS = 3
 """Of one epoch of the runs that `make_run` makes."""

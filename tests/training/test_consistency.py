@@ -13,9 +13,9 @@ import torch
 
 from bundle.data.prepare import ensure_prepared
 from bundle.errors import UserError
+from bundle.networks.weights import load_tensors
 from bundle.training import Consistency
 from bundle.training.consistency import agreement_loss
-from bundle.weights import load_tensors
 
 OVERLAY = "['configs/train.json', 'configs/semi_supervised.yaml']"
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from bundle.errors import UserError
 from bundle.evaluation.segmentation import THRESHOLDS
-from bundle.inferers import AutocastInferer
 from bundle.networks import UNet
+from bundle.networks.inferers import AutocastInferer
+from bundle.networks.weights import load_tensors, load_weights
 from bundle.training import PrepareBatch, finish_segmentation
 from bundle.training.checkpoint import BEST, LAST
-from bundle.weights import load_tensors, load_weights
 
 SETTINGS = {"filters": [2, 4], "spatial_size": [8, 12]}
 DATALIST = {"name": "noise", "training": [1, 2, 3], "dataset_sha256": "ab" * 32, "synthetic": False}

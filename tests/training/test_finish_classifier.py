@@ -18,11 +18,11 @@ from scipy.special import expit
 from bundle.errors import UserError
 from bundle.evaluation.classification import choose_operating_points, fit_temperature
 from bundle.evaluation.conformal import fit_conformal
-from bundle.inferers import AutocastInferer
+from bundle.networks.inferers import AutocastInferer
+from bundle.networks.weights import load_tensors, save_atomically
 from bundle.training import Checkpoint, PrepareBatch, finish_classification
 from bundle.training.checkpoint import BEST
 from bundle.transforms import FEATURES
-from bundle.weights import load_tensors, save_atomically
 
 LOGITS = (-6.0, -2.0, 1.0, -1.0, 3.0, 8.0)
 LABELS = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)

@@ -16,9 +16,9 @@ from ignite.engine import Engine, Events
 from PIL import Image
 
 from bundle.errors import UserError
+from bundle.networks.weights import load_tensors
 from bundle.training import Reseed
 from bundle.training.checkpoint import LAST
-from bundle.weights import load_tensors
 
 
 def _draws(seed: int, first_epoch: int = 0, epochs: int = 3) -> list[tuple[float, float]]:

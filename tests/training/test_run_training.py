@@ -15,9 +15,9 @@ import pytest
 from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
+from bundle.networks.weights import load_tensors
 from bundle.training import claim_folder, run_training
 from bundle.training.checkpoint import LAST
-from bundle.weights import load_tensors
 
 
 def _raise_at(run: Any, iteration: int, act: Callable[[], Any]) -> None:

@@ -14,8 +14,8 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from bundle.errors import UserError
 from bundle.evaluation.uncertainty import class_entropy, outline_entropy
+from bundle.networks.weights import read_card
 from bundle.readers import read_mask
-from bundle.weights import read_card
 from lib.infer import FindLesion
 
 logger = logging.getLogger(__name__)

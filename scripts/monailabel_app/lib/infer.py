@@ -19,10 +19,10 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from PIL import Image
 
 from bundle.errors import UserError
-from bundle.findings import NOT_A_DEVICE, Finding
-from bundle.predictor import Predictor
+from bundle.finding import NOT_A_DEVICE, Finding
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, card_path
+from bundle.prediction import Predictor
 from bundle.transforms.annotation import VOLUMES, result_extension
-from bundle.weights import CLASSIFIER, SEGMENTER, card_path
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from monailabel.tasks.train.bundle import BundleConstants, BundleTrainTask
 from bundle.data.classifier import TARGETS
 from bundle.errors import InputError, UserError
 from bundle.files import sha256_of
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 from bundle.outputs.png import write_probability
-from bundle.weights import CLASSIFIER, SEGMENTER, read_card
 from lib.infer import FindLesion
 
 logger = logging.getLogger(__name__)

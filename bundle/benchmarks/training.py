@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast a config trains beside its bare network."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.engines import SupervisedTrainer
+
+from bundle.data.phantom import make_phantom
+from bundle.errors import InputError, UserError
+from bundle.provenance import describe_run
+
+NEVER = 10**6  # epochs between validations: the timed part holds none
+PHANTOM = {"benign": 12, "malignant": 8, "normal": 4}  # files are read once, before the clock starts
+
+
+def measure_training(
+    config: Sequence[str | os.PathLike[str]],
+    *,
+    dataset_dir: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    rounds: int = 6,
+    iterations: int = 12,
+) -> dict[str, Any]:
+    """Time the training loop of a config and its bare network in turns, so that a drift of the machine hits both.
+
+    One bare round is `iterations` times forward, loss, backward and optimizer step on a fixed random batch. One loop
+    round is a whole epoch of as many iterations of the config's own engine, from the end of the epoch before it to the
+    end of its last handler: loader, augmentation, per-iteration handlers, checkpoint. Both share batch shape, device,
+    memory layout and precision. A first round of each warms up and is not counted.
+
+    Args:
+        config: config files, merged in this order.
+        dataset_dir: images to train on; a small synthetic phantom by default. The training list is repeated or cut to
+            fill the epoch.
+        overrides: config id -> value, such as ``{"spatial_size": [256, 256]}``.
+        rounds: of each kind that count.
+        iterations: per round; BUSI's 15 % in batches of 8 make epochs of 12.
+
+    Returns:
+        ready for JSON: `settings`, `rounds` (images/s of each), `bare_images_per_second` and
+        `loop_images_per_second` (medians), their quotient `ratio`, `ratio_range` (lowest and highest round),
+        `provenance`.
+
+    Raises:
+        UserError: a file is missing, or the config or the dataset can not be used.
+    """
+    for file in config:
+        if not Path(file).is_file():
+            raise InputError(file, "no such config", "name one of configs/train*.json")
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        data = Path(dataset_dir or Path(folder) / "data")
+        if dataset_dir is None:
+            make_phantom(data, counts=PHANTOM, size_range=((96, 128), (96, 128)))
+        parser = _open(
+            [os.fspath(file) for file in config], data, Path(folder), dict(overrides or {}), rounds, iterations
+        )
+        timings = _alternate(parser, rounds, iterations)
+        bare, loop = (statistics.median(entry[kind] for entry in timings) for kind in ("bare", "loop"))
+        ratios = [entry["loop"] / entry["bare"] for entry in timings]
+        return {
+            "settings": {
+                "config": [Path(file).name for file in config],
+                "overrides": dict(overrides or {}),
+                **_settings(parser),
+                "data": "synthetic phantom" if dataset_dir is None else data.name,
+                "iterations_per_round": iterations,
+            },
+            "rounds": timings,
+            "bare_images_per_second": bare,
+            "loop_images_per_second": loop,
+            "ratio": loop / bare,
+            "ratio_range": [min(ratios), max(ratios)],
+            "provenance": describe_run(),
+        }
+
+
+def _open(
+    config: list[str], data: Path, folder: Path, overrides: dict[str, Any], rounds: int, iterations: int
+) -> ConfigParser:
+    """Read the config as ``monai.bundle run`` does, with outputs in a temporary folder and the epoch's length fixed."""
+    fixed = {
+        "dataset_dir": str(data),
+        "output_dir": str(folder / "run"),
+        "prepared_dir": str(folder / "prepared"),
+        "val_interval": NEVER,
+        "patience": None,
+        "max_epochs": rounds + 1,
+        "training_records": f"$(@datalist['training'] * (@batch_size * {iterations}))[:@batch_size * {iterations}]",
+    }
+    workflow = ConfigWorkflow(
+        workflow_type="train", config_file=config, logging_file=False, meta_file=None, **{**overrides, **fixed}
+    )
+    _plainly(workflow.initialize)
+    return workflow.parser
+
+
+def _alternate(parser: ConfigParser, rounds: int, iterations: int) -> list[dict[str, float]]:
+    """Run bare and loop rounds in turns; return the images/s of each pair of rounds."""
+    device = torch.device(_plainly(lambda: parser.get_parsed_content("device")))
+    trainer = _plainly(lambda: parser.get_parsed_content("train#trainer"))
+    step = _bare_step(parser, trainer, device)
+    images = iterations * int(parser.get_parsed_content("batch_size"))
+    timings: list[dict[str, float]] = []
+    started = 0.0
+
+    def take_turns(engine: Engine) -> None:
+        # The last handler of an epoch: the loop's clock stops here, and starts here again after a bare round.
+        nonlocal started
+        now = _clock(device)
+        if engine.state.epoch > 1:
+            timings[-1]["loop"] = images / (now - started)
+        else:
+            for _ in range(iterations):
+                step()
+        if engine.state.epoch > rounds:
+            return
+        began = _clock(device)
+        for _ in range(iterations):
+            step()
+        started = _clock(device)
+        timings.append({"bare": images / (started - began)})
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, take_turns)
+    _plainly(trainer.run)
+    return timings
+
+
+def _bare_step(parser: ConfigParser, trainer: SupervisedTrainer, device: torch.device) -> Callable[[], None]:
+    """Return one training step of the config's network, loss and optimizer without anything around them."""
+    # A second parser of the same config, so that the loop's own weights and schedule stay untouched.
+    own = ConfigParser(parser.get())
+    network, loss, optimizer, inferer = (
+        own.get_parsed_content(name) for name in ("network", "loss", "optimizer", "train#inferer")
+    )
+    network.train()
+    first, label = trainer.prepare_batch(next(iter(trainer.data_loader)), device)
+    image = torch.rand_like(first)  # shape, type and memory layout as the loop has them
+    scaler = torch.amp.GradScaler(device.type, enabled=trainer.amp)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, enabled=trainer.amp):
+            value = loss(inferer(image, network), label)
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
+def _settings(parser: ConfigParser) -> dict[str, Any]:
+    network = parser.get_parsed_content("network")
+    inferer, trainer = (parser.get_parsed_content(f"train#{name}") for name in ("inferer", "trainer"))
+    return {
+        **{name: parser.get_parsed_content(name) for name in ("spatial_size", "filters", "batch_size")},
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "precision": "bfloat16" if inferer.amp else "float16" if trainer.amp else "float32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _plainly(action: Callable[[], Any]) -> Any:
+    """Call something that MONAI evaluates from a config; a UserError that it wrapped comes out as itself."""
+    try:
+        return action()
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        raise

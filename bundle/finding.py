@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said about one image: the lesion in numbers, the probability of malignancy, the decision, the warnings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+NOT_A_DEVICE = "Research software, not a medical device."
+MAPS = ("mask", "probability_map", "explanation")
+NO_LESION = "no pixel reaches the threshold: the most probable region was classified instead"
+DOUBTFUL = "doubtful outline: there may be no lesion, or another one"
+OVERLAY_RGB = (230, 159, 0)  # of outlines: orange of the Okabe-Ito palette, told apart by colour-blind readers
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result for one image; everything but the `MAPS` is plain JSON.
+
+    Args:
+        image: the file, as it was named.
+        size: (H, W) of the stored frame in pixels; boxes, centroid and maps are in its pixels.
+        box: (top, left, bottom, right) of the lesion, half-open.
+        lesion: area, axes, orientation, solidity …; see `measure_lesion`.
+        other_boxes: of further components.
+        is_fallback: nothing reached the threshold, and the most probable region stands in.
+        outline_confidence: mean probability of lesion inside the outline, in [0, 1]; below the limit on the
+            segmenter's card a warning says so.
+        probability_raw: of malignancy, as the network gives it.
+        probability: of malignancy, calibrated with the temperature fitted on validation.
+        decisions: per operating point, its threshold and "malignant" or "benign".
+        warnings: what a reader should know.
+        models: sha256 of the weights that said so.
+        mask: (H, W) bool, the lesion.
+        probability_map: (H, W) uint8, 255 for certain lesion.
+        explanation: (H, W) uint8, 255 where the evidence for malignancy is strongest; None unless asked for.
+        frame: of a file of several frames, counted from 0; None for a file of one image.
+        spacing_mm: (row, column) distance of pixel centres in mm; None where the file does not tell.
+        call: "malignant", "benign" or "unsure", by prediction sets that keep their promise per class, see
+            `bundle.evaluation.conformal`; None where the classifier's card has none.
+    """
+
+    image: str
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    lesion: dict[str, Any]
+    other_boxes: tuple[tuple[int, int, int, int], ...]
+    is_fallback: bool
+    outline_confidence: float
+    probability_raw: float
+    probability: float
+    decisions: dict[str, dict[str, Any]]
+    warnings: tuple[str, ...]
+    models: dict[str, str | None]
+    mask: np.ndarray = field(repr=False, compare=False)
+    probability_map: np.ndarray = field(repr=False, compare=False)
+    explanation: np.ndarray | None = field(default=None, repr=False, compare=False)
+    frame: int | None = None
+    spacing_mm: tuple[float, float] | None = None
+    call: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding without its maps, for JSON and tables."""
+        content = {key: value for key, value in asdict(self).items() if key not in MAPS}
+        return {**content, "notice": NOT_A_DEVICE}

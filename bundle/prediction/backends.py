@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a network by another engine than PyTorch: ONNX Runtime or OpenVINO, on the CPU.
+
+A network is converted in memory when it is opened, from weights whose sha256 was checked: no converted file lies around
+that could be stale or tampered with. Both engines read the ONNX form; OpenVINO's own converter is passed over since it
+reports its use over the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from bundle.errors import UserError
+from bundle.networks.onnx import to_onnx
+
+TORCH = "torch"
+_Run = Callable[[np.ndarray], np.ndarray]
+
+
+class BackendNetwork(torch.nn.Module):
+    """A network as another engine computes it; it has no parameters and no gradients. Several threads may call it.
+
+    Args:
+        network: on the CPU; converted in evaluation mode.
+        shape: (C, H, W) of every image that it will see.
+        backend: of `BACKENDS`, but not ``torch``.
+        amp: bfloat16 inside; ONNX Runtime has none for CPUs and stays with float32.
+
+    Shape:
+        input (1, C, H, W) float on the CPU; output as the network's, float32.
+
+    Raises:
+        UserError: a package that the backend needs is not installed.
+    """
+
+    def __init__(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str, amp: bool) -> None:
+        super().__init__()
+        require_backend(backend)
+        plain = network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        self.backend = backend
+        self._run = _ENGINES[backend][0](to_onnx(plain, torch.rand((1, *shape))), amp)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._run(np.ascontiguousarray(image.numpy(), np.float32)))
+
+
+def require_backend(backend: str) -> None:
+    """Refuse a backend that this environment cannot run.
+
+    Raises:
+        UserError: there is none of this name, or a package that it needs is not installed.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"backend '{backend}': choose one of {', '.join(BACKENDS)}")
+    for package in _ENGINES[backend][1] if backend != TORCH else ():
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise UserError(
+                f"backend '{backend}' needs {package}; pip install -r requirements-backends.txt, or use {TORCH}"
+            ) from None
+
+
+def _onnxruntime(model: bytes, amp: bool) -> _Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(image: np.ndarray) -> np.ndarray:
+        (logit,) = session.run(None, {"image": image})
+        return np.asarray(logit)
+
+    return run
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """The one core of the process. Each sets the stack that signal handlers run on and puts the former one back when it
+    goes; two that go in the order they came leave a stack that is gone, and the next signal, such as Ctrl-C, kills."""
+    import openvino
+
+    return openvino.Core()
+
+
+def _openvino(model: bytes, amp: bool) -> _Run:
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    core = _openvino_core()
+    compiled = core.compile_model(core.read_model(model), "CPU", settings)
+    requests = threading.local()  # one request serves one thread at a time
+
+    def run(image: np.ndarray) -> np.ndarray:
+        if not hasattr(requests, "mine"):
+            requests.mine = compiled.create_infer_request()
+        return np.array(requests.mine.infer([image], share_inputs=True)[0])
+
+    return run
+
+
+_ENGINES: dict[str, tuple[Callable[[bytes, bool], _Run], tuple[str, ...]]] = {
+    "onnxruntime": (_onnxruntime, ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": (_openvino, ("onnx", "onnxscript", "openvino")),
+}
+"""What opens each engine, and the packages that it needs."""
+BACKENDS = (TORCH, *_ENGINES)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an image and its probability map to a `Finding`: crop, classify, calibrate, measure, decide, warn."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from scipy.special import expit
+
+from bundle.evaluation.conformal import conformal_call
+from bundle.evaluation.fusion import calibrated_probability
+from bundle.evaluation.uncertainty import outline_confidence
+from bundle.finding import DOUBTFUL, NO_LESION, Finding
+from bundle.networks.inferers import as_flag
+from bundle.prediction.explain import ExplainMalignancy
+from bundle.readers import UltrasoundImage, read_image, split_frame
+from bundle.transforms.features import FEATURES, describe_lesion
+from bundle.transforms.geometry import place_in_frame
+from bundle.transforms.lesion import Box, CropLesiond, LesionRegion, find_lesion, quantise
+from bundle.transforms.shape import measure_lesion
+
+
+class ClassifyLesiond(Transform):
+    """From an image and its lesion probability to a `Finding`: crop, classify, calibrate, measure, decide.
+
+    It is one of the transforms after the segmenter, in the pipeline's config as in the Predictor, so both say the same.
+
+    Args:
+        network: the classifier, in evaluation mode on its device.
+        inferer: calls it.
+        device: where it is.
+        card: the classifier's card: crop, temperature and operating points, as its training recorded them.
+        segmenter_card: the segmenter's, for the record; empty where it is not known.
+        explain: also say where the evidence is, see `ExplainMalignancy`. ``true`` and ``false`` as text will do: a
+            command line of MONAI makes text of them.
+
+    Raises:
+        UserError: explain is neither true nor false.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        inferer: Callable[..., torch.Tensor],
+        device: torch.device | str,
+        card: Mapping[str, Any],
+        segmenter_card: Mapping[str, Any],
+        explain: bool | str = False,
+    ) -> None:
+        self.network, self.inferer, self.device = network, inferer, torch.device(device)
+        self.card, self.segmenter_card = card, segmenter_card
+        self.crop = CropLesiond(
+            "image",
+            threshold=card.get("mask_threshold", 0.5),
+            variant=card.get("variant", "crop+mask"),
+            margin=card.get("margin", 0.25),
+            spatial_size=card.get("spatial_size", (128, 128)),
+        )
+        self.explain = ExplainMalignancy(network, self.crop) if as_flag("explain", explain) else None
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Add ``data["finding"]``; needs ``image`` with its file in the metadata, and ``probability``."""
+        path = str(data["image"].meta["filename_or_obj"])
+        probability = torch.as_tensor(data["probability"]).float().cpu().numpy().clip(0, 1)[0]
+        return {**data, "finding": self.classify(split_frame(path)[0], read_image(path), probability)}
+
+    @torch.no_grad()
+    def classify(self, name: str | os.PathLike[str], image: UltrasoundImage, probability: np.ndarray) -> Finding:
+        """Make the finding of one image: found in its tissue region, told in pixels of the whole frame.
+
+        Args:
+            name: of the image.
+            image: as it was read.
+            probability: float in [0, 1], of lesion; of the whole frame (H, W), or of the region alone.
+        """
+        pixels = image.tissue
+        frame_shape = image.pixels.shape
+        if probability.shape == frame_shape:
+            probability = image.cut(probability)
+        levels = quantise(probability)
+        region = find_lesion(levels, self.crop.threshold)
+        seen = self.crop.show(torch.from_numpy(pixels / 255.0)[None], levels, region)[None].to(self.device)
+        logit = float(self.inferer(seen, self.network).reshape(()))
+        described = describe_lesion(pixels, levels, region)
+        features = [described[name] for name in FEATURES]
+        calibrated = calibrated_probability(self.card, [logit], [features]).item()
+        explanation = self.explain(seen, region) if self.explain else None
+        confidence = outline_confidence(levels, region.mask)
+        mask = place_in_frame(region.mask, frame_shape, image.box)
+        return Finding(
+            image=os.fspath(name),
+            size=(frame_shape[0], frame_shape[1]),
+            box=_shift(region.box, image),
+            lesion=measure_lesion(mask, _known(image.spacing_mm)),
+            other_boxes=tuple(_shift(box, image) for box in region.others),
+            is_fallback=region.is_fallback,
+            outline_confidence=confidence,
+            probability_raw=float(expit(logit)),
+            probability=calibrated,
+            decisions=_decide(calibrated, self.card),
+            call=conformal_call(calibrated, self.card["conformal"]) if self.card.get("conformal") else None,
+            warnings=tuple(_warnings(region, confidence, image.warnings, self.card, self.segmenter_card)),
+            models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
+            mask=mask,
+            probability_map=place_in_frame(levels, frame_shape, image.box),
+            explanation=None if explanation is None else place_in_frame(explanation, frame_shape, image.box),
+            frame=image.frame,
+            spacing_mm=_known(image.spacing_mm),
+        )
+
+
+def _shift(box: Box, image: UltrasoundImage) -> Box:
+    """Express a box of the tissue region in pixels of the whole frame."""
+    top, left = image.box[:2]
+    return box[0] + top, box[1] + left, box[2] + top, box[3] + left
+
+
+def _known(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if spacing_mm is None or not all(map(math.isfinite, spacing_mm)) else spacing_mm
+
+
+def _decide(probability: float, card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    points = {"probability 0.5": 0.5}
+    points |= {f"sensitivity {point['sensitivity_wish']:.2f}": point["threshold"] for point in card["operating_points"]}
+    return {
+        name: {"threshold": threshold, "decision": "malignant" if probability >= threshold else "benign"}
+        for name, threshold in points.items()
+    }
+
+
+def _warnings(
+    region: LesionRegion,
+    confidence: float,
+    warnings: Sequence[str],
+    card: Mapping[str, Any],
+    segmenter_card: Mapping[str, Any],
+) -> list[str]:
+    found = list(warnings)
+    if region.is_fallback:
+        found.append(NO_LESION)
+    elif confidence < (segmenter_card.get("doubtful_below") or 0):
+        found.append(DOUBTFUL)
+    if region.others:
+        found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
+    if not segmenter_card:
+        found.append("it is not known which segmenter made the probability map")
+    elif card.get("segmenter_sha256") and segmenter_card.get("sha256") not in card["segmenter_sha256"]:
+        found.append("the classifier was trained on the masks of another segmenter")
+    if card.get("unverified") or segmenter_card.get("unverified"):
+        found.append("UNVERIFIED: the weights are not those that their card describes")
+    if card.get("masks") == "oracle":
+        found.append("ORACLE: the classifier was trained on ground-truth masks, which no new image has")
+    if card.get("synthetic") or segmenter_card.get("synthetic"):
+        found.append("SYNTHETIC: the weights were trained on a phantom and say nothing about patients")
+    return found

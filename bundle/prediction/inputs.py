@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch is given: files, folders and lists of paths, and which frames of a cine are looked at."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.data.folder import find_images
+from bundle.data.names import output_name
+from bundle.errors import InputError, UserError
+from bundle.readers import split_frame
+
+MAX_FRAMES = 20
+"""Frames of a cine that are looked at unless told otherwise, evenly spread over it."""
+
+LIST_COLUMNS = ("image", "path")
+"""Of a table that lists files: the first of these that it has."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to predict.
+
+    Args:
+        path: as it was named; ``cine.dcm[3]`` for one frame.
+        folder: that its name in the results is relative to.
+    """
+
+    path: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """Which frames of a file of several are looked at; at most one of the three is set.
+
+    Args:
+        frame: this one, from 0.
+        every: every n-th, from the first.
+        all: all.
+    """
+
+    frame: int | None = None
+    every: int | None = None
+    all: bool = False
+
+    def choose(self, path: Path, frames: int) -> Sequence[int | None]:
+        """Return the frames of a file, None for a file of one image.
+
+        Raises:
+            InputError: the file has no such frame.
+        """
+        _, named = split_frame(path)
+        if frames == 1 or named is not None:
+            return [named]
+        if self.frame is not None:
+            if not 0 <= self.frame < frames:
+                raise InputError(path, f"has no frame {self.frame}", f"it holds {frames}, counted from 0")
+            return [self.frame]
+        return range(0, frames, 1 if self.all else self.every or math.ceil(frames / MAX_FRAMES))
+
+
+def list_inputs(given: Iterable[Path], listed: Sequence[Path] = (), output: Path | None = None) -> list[Input]:
+    """List the files that are named, and those below the folders that are named, without opening images.
+
+    Below a folder these are images, DICOM and NIfTI files; masks beside their image (``x.png``, ``x_mask.png``) are
+    left out. A file that is named twice is taken once.
+
+    Args:
+        given: files, named in the results without their folder; and folders, whose files are named below them.
+        listed: files and folders, all named below the deepest folder that they have in common.
+        output: folder of the results; None where nothing is written.
+
+    Raises:
+        UserError: a folder holds no image or will hold the results, or two files would be written under one name.
+    """
+    found: dict[Path, Input] = {}
+    common = Path(os.path.commonpath([os.path.abspath(path.parent) for path in listed])) if listed else None
+    for path, folder in [
+        *((path, None) for path in given),
+        *((Path(os.path.abspath(path)), common) for path in listed),
+    ]:
+        files = [path]
+        if path.is_dir():
+            files = find_images(path, output)
+            if not files:
+                raise UserError(f"{path}: no readable image in it; name another folder")
+        for file in files:
+            input_ = Input(file, folder or (path if path.is_dir() else path.parent))
+            found.setdefault(Path(os.path.abspath(file)), input_)
+    names: dict[Path, Path] = {}
+    for input_ in found.values():
+        name = output_name(input_.path, input_.folder)
+        if output is not None and name in names:
+            raise UserError(f"{names[name]} and {input_.path} would both be written as {name}; give them in two runs")
+        names[name] = input_.path
+    return list(found.values())
+
+
+def read_list(path: Path) -> list[Path]:
+    """Read a list of paths: ``.csv`` or ``.parquet`` with a column `LIST_COLUMNS`, else text, one a line.
+
+    Empty lines and values are passed over.
+
+    Raises:
+        UserError: it cannot be read, lacks the column, or names no file; or pyarrow is missing.
+    """
+    mend = f"give a file of paths, one a line, or a table with a column {' or '.join(LIST_COLUMNS)}"
+    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_lines)
+    try:
+        paths = [Path(line.strip()) for line in read(path) if line and line.strip()]
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are among these
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: cannot be read as a list ({reason}); {mend}") from None
+    if not paths:
+        raise UserError(f"{path}: names no file; {mend}")
+    return paths
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _read_csv(path: Path) -> list[str | None]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        column = _list_column(rows.fieldnames or ())
+        return [row[column] for row in rows]
+
+
+def _read_parquet(path: Path) -> list[str | None]:
+    from bundle.outputs.parquet import load_pyarrow  # an extra
+
+    parquet = load_pyarrow().parquet
+    column = _list_column(parquet.ParquetDataset(path).schema.names)
+    values: list[Any] = parquet.read_table(path, columns=[column])[column].to_pylist()
+    if not all(value is None or isinstance(value, str) for value in values):
+        raise ValueError(f"its column {column} holds no text")
+    return values
+
+
+def _list_column(names: Iterable[str]) -> str:
+    for column in LIST_COLUMNS:
+        if column in names:
+            return column
+    raise ValueError(f"its columns are {', '.join(names) or 'none'}")

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one class that users call: an image in, a finding out. No config is evaluated, no code comes from the weights.
+
+    predictor = Predictor.from_folder("models")
+    finding = predictor.predict("image.png")
+    print(finding.probability, finding.lesion["long_axis_px"])
+
+Research software, not a medical device.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Compose
+
+from bundle.errors import UserError
+from bundle.finding import Finding
+from bundle.networks import SegNet, UNet
+from bundle.networks.inferers import AutocastInferer
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
+from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
+from bundle.prediction.classify import ClassifyLesiond
+from bundle.readers import UltrasoundImage, read_image, split_frame
+from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
+
+SEGMENTER_KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size")
+CLASSIFIER_KEYS = ("in_channels", "filters", "decoder", "batch_norm", "standardize")
+
+
+class Predictor:
+    """Segment, cut out and classify the lesion of a 2-D B-mode breast ultrasound image.
+
+    Args:
+        segmenter: weights file of the U-Net, its card beside it.
+        classifier: weights file of the SegNet, its card beside it.
+        device: where to run; by default a GPU where there is one.
+        amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
+        explain: also say where the evidence for malignancy is, as ``finding.explanation``.
+        allow_unverified: use weights that differ from the sha256 on their card; every finding then says so. The card
+            itself is needed all the same, since it holds the settings.
+        backend: what computes the networks, of `bundle.prediction.backends.BACKENDS`; all but ``torch`` run on the CPU
+            alone and cannot explain.
+
+    Raises:
+        UserError: a file is missing, differs from the sha256 on its card, or is of another network; the device
+            is none of this machine; or the backend is not installed or cannot do what is asked.
+    """
+
+    def __init__(
+        self,
+        segmenter: str | os.PathLike[str],
+        classifier: str | os.PathLike[str],
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        explain: bool = False,
+        allow_unverified: bool = False,
+        backend: str = TORCH,
+    ) -> None:
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() and backend == TORCH else "cpu"))
+        _check_backend(backend, self.device, explain)
+        card = require_card(segmenter, SEGMENTER_KEYS)
+        unet = UNet(
+            filters=card["filters"],
+            batch_norm=card["batch_norm"],
+            context=card["context"],
+            standardize=card["standardize"],
+            instance_norm=card["instance_norm"],
+        )
+        card = load_weights(unet, segmenter, allow_unverified)
+        classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
+        segnet = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
+        classifier_card = load_weights(segnet, classifier, allow_unverified)
+        self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
+        self.segmenter = self._ready(unet, (1, *card["spatial_size"]), backend)
+        size = classifier_card.get("spatial_size", (128, 128))
+        network = self._ready(segnet, (classifier_card["in_channels"], *size), backend)
+        inferer = AutocastInferer(self.device, amp=amp, flip=classifier_card.get("flip", False))
+        self.classifier = ClassifyLesiond(network, inferer, self.device, classifier_card, card, explain)
+        letterbox = bool(card.get("letterbox", False))
+        self.fit = Compose(
+            [EnhanceContrastd("image", card.get("clahe", 0.0)), FitTod("image", card["spatial_size"], letterbox)]
+        )
+        self.restore = RestoreSized("pred", "image", letterbox)
+        # Whether several threads may predict at once: heat maps hook into the network, and a GPU is busy with one.
+        self.concurrent = self.device.type == "cpu" and not explain
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | os.PathLike[str],
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        explain: bool = False,
+        allow_unverified: bool = False,
+        backend: str = TORCH,
+        small: bool = False,
+    ) -> Predictor:
+        """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder.
+
+        With ``small`` the segmenter is ``model_small.pt``, for CPUs.
+        """
+        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend)
+
+    def _ready(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str) -> torch.nn.Module:
+        """Put a network on its device, or into another engine for images of one shape (C, H, W)."""
+        if backend != TORCH:
+            return BackendNetwork(network, shape, backend, self.inferer.amp)
+        return network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def segment(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the probability of lesion, (H, W) float32 in [0, 1], of grey pixels (H, W) in [0, 255]."""
+        item = self.fit({"image": MetaTensor(torch.from_numpy(np.asarray(pixels, np.float32) / 255.0)[None])})
+        image = item["image"].as_tensor()[None].to(self.device).contiguous(memory_format=torch.channels_last)
+        probability = self.inferer(image, self.segmenter).sigmoid()[0].cpu()
+        return self.restore({"image": item["image"], "pred": probability})["pred"][0].numpy().clip(0, 1)
+
+    def predict(
+        self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None = None
+    ) -> Finding:
+        """Return the finding of one image.
+
+        Args:
+            image: a file; or grey pixels (H, W), uint8 or float, in [0, 255]; or what `read_image` returned.
+            frame: of a file of several, from 0.
+
+        Raises:
+            InputError: the file can not be used, or holds several frames and none is named.
+            UserError: the array is not (H, W), or leaves [0, 255].
+        """
+        name = split_frame(image)[0] if isinstance(image, (str, os.PathLike)) else "array"
+        read = _as_image(image, frame)
+        return self.classifier.classify(name, read, self.segment(read.tissue))
+
+
+def weights_in(folder: str | os.PathLike[str], small: bool = False) -> tuple[Path, Path]:
+    """The weights files of segmenter and classifier in a folder of models."""
+    return Path(folder) / (SMALL_SEGMENTER if small else SEGMENTER), Path(folder) / CLASSIFIER
+
+
+def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None) -> UltrasoundImage:
+    if isinstance(image, UltrasoundImage):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image, frame)
+    try:
+        pixels = np.asarray(image, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"{type(image).__name__}: no array of numbers; give grey pixels (H, W) in [0, 255]") from None
+    if pixels.ndim != 2 or not pixels.size:
+        raise UserError(f"array of shape {pixels.shape}: give grey pixels (H, W) in [0, 255]")
+    if not (pixels.min() >= 0 and pixels.max() <= 255):  # written so that NaN fails as well
+        raise UserError(f"array from {pixels.min():g} to {pixels.max():g}: give grey pixels (H, W) in [0, 255]")
+    if np.asarray(image).dtype.kind == "f" and 0 < pixels.max() <= 1:
+        raise UserError(
+            f"array of fractions up to {pixels.max():g}: give grey pixels (H, W) in [0, 255], not in [0, 1]"
+        )
+    return UltrasoundImage(pixels, None, ())
+
+
+def _check_backend(backend: str, device: torch.device, explain: bool) -> None:
+    if backend != TORCH and device.type != "cpu":
+        raise UserError(f"backend '{backend}' runs on the CPU alone; give the device cpu, or the backend {TORCH}")
+    if backend != TORCH and explain:
+        raise UserError(f"backend '{backend}' has no gradients to explain with; use the backend {TORCH}")
+    require_backend(backend)
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        raise UserError(
+            f"device '{device}': {str(error).splitlines()[0]}; give cpu, or a GPU of this machine"
+        ) from None

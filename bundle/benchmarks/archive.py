@@ -16,7 +16,7 @@ from bundle.data.phantom import SIZE_RANGE, make_phantom
 from bundle.errors import UserError
 from bundle.provenance import describe_run
 
-PREDICT = Path(__file__).resolve().parents[1] / "scripts" / "predict.py"
+PREDICT = Path(__file__).resolve().parents[2] / "scripts" / "predict.py"
 
 
 def measure_archive(

@@ -20,7 +20,7 @@ from typing import Any
 
 from bundle.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
 POLL_SECONDS = 0.2
 MEMBER_SEEDS = 1000

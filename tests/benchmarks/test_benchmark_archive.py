@@ -40,6 +40,10 @@ def test_growth_is_what_each_further_image_adds(tmp_path: Path, monkeypatch: pyt
     assert measure_archive([2], tmp_path, ["json"], SMALL)["growth"] is None
 
 
+def test_what_is_timed_is_there() -> None:
+    assert benchmark_archive.PREDICT.is_file()
+
+
 @pytest.mark.slow
 def test_each_count_is_predicted_in_a_process_of_its_own(tiny_models: Path, tmp_path: Path) -> None:
     words = ["archive", "--images", "2", "4", "--models", str(tiny_models), "--output", str(tmp_path / "cost.json")]

@@ -27,6 +27,14 @@ def test_a_failed_step_is_named_with_its_last_line_and_its_log(tmp_path: Path) -
     assert (tmp_path / "logs" / "train_it.log").read_text().startswith("python -W ignore -m monai.bundle run")
 
 
+def test_a_step_runs_in_the_bundle_s_root_whose_configs_it_names(tmp_path: Path) -> None:
+    script = tmp_path / "step.py"
+    script.write_text(
+        f"import pathlib; pathlib.Path('configs/train.json').stat(); pathlib.Path({str(tmp_path / 'result')!r}).touch()"
+    )
+    run_steps([Step("step", (), tmp_path / "result", (str(script),))], tmp_path / "logs")
+
+
 def test_the_paper_s_classifiers_share_one_segmenter(tmp_path: Path) -> None:
     steps = plan_chain(tmp_path / "data", tmp_path, "paper", 0, row=1, classifier_rows=(1, 2, 3))
     names = [step.name for step in steps]

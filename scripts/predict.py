@@ -51,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.prediction.batch import Summary
     from bundle.prediction.inputs import list_inputs, read_list
 
-    inputs = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
+    inputs, passed_over = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
     outputs = tuple(options.write or DEFAULT) if options.output else ()
     check_installed(outputs)
     outcomes = _start(options, inputs, outputs)
-    summary = Summary()
+    summary = Summary(passed_over)
     try:
         with tqdm(total=len(inputs), desc="predicting", unit="file", disable=len(inputs) < 2) as bar:
             for outcome in outcomes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bundle.config import print_any_text
 from bundle.data.cases import FLAGS
 from bundle.data.check import dataset_folder
 from bundle.data.prepare import count_table, prepare
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         "--masks", choices=["predicted", "oracle"], default="predicted", help="oracle: ground truth, for comparison"
     )
     options = parser.parse_args(argv)
+    print_any_text()
     if options.classifier:
         return _prepare_classifier(parser, options)
     output = options.output or Path("data/prepared") / dataset_folder(options.dataset).resolve().name

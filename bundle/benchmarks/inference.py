@@ -159,7 +159,7 @@ def _networks(predictor: Predictor) -> Callable[[int], None]:
 
 
 def _pipeline(predictor: Predictor, files: Sequence[Path]) -> _Step:
-    inputs = list_inputs(files, (), None)
+    inputs, _ = list_inputs(files, (), None)
 
     def run() -> None:
         for outcome in Batch(predictor, "").run(inputs):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
@@ -31,6 +32,7 @@ def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
+        print_any_text()
         try:
             return main(argv)
         except UserError as error:
@@ -38,6 +40,13 @@ def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
             return 2
 
     return wrapped
+
+
+def print_any_text() -> None:
+    """Let what a terminal's encoding does not have be printed as ``\\xe9``, not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 from bundle.data.cases import Listed
-from bundle.data.tables import Files, Row, find_file, read_label, read_xlsx
+from bundle.data.named_files import Files, find_file
+from bundle.data.tables import Row, read_label, read_xlsx
 from bundle.errors import InputError
 
 TABLE = r"BrEaST-Lesions-USG.*\.xlsx"

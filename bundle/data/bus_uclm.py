@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 from bundle.data.cases import Listed
-from bundle.data.tables import Files, Row, find_file, read_csv, read_label
+from bundle.data.named_files import Files, find_file
+from bundle.data.tables import Row, read_csv, read_label
 from bundle.errors import InputError
 from bundle.readers.image import read_colours
 

@@ -11,26 +11,28 @@ from collections import defaultdict
 from pathlib import Path
 
 from bundle.data.cases import IMAGE_SUFFIXES, LABELS, Listed
+from bundle.data.walk import bare_name
 from bundle.errors import InputError
 
-_MASK_STEM = re.compile(r"(?P<image>.+)_mask(_\d+)?", re.DOTALL)
+_MASK_STEM = re.compile(r"(?P<image>.+)_mask(_\d+)?", re.DOTALL | re.IGNORECASE)
 
 
 def is_busi_layout(folder: Path) -> bool:
-    """Whether the folder has a subfolder that is named after a class."""
-    return any((folder / label).is_dir() for label in LABELS)
+    """Whether the folder has a subfolder that is named after a class, in any case."""
+    return any(path.name.lower() in LABELS and path.is_dir() for path in folder.iterdir())
 
 
 def list_busi(folder: Path) -> tuple[list[Listed], list[InputError]]:
     """List the images of a BUSI-like folder with their masks, sorted by image, and what is wrong with the names.
 
-    A normal image may lack a mask. Hidden files and files of other types are passed over.
+    A normal image may lack a mask. Names of folders and masks count in any case. Hidden files and files of other types
+    are passed over.
     """
     listed: list[Listed] = []
     problems: list[InputError] = []
-    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = _image_files(subfolder)
-        if subfolder.name in LABELS:
+        if subfolder.name.lower() in LABELS:
             _list_class(subfolder.name, files, listed, problems)
         elif files:
             reason = f"holds {len(files)} images, but '{subfolder.name}' is no class"
@@ -42,26 +44,27 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
     )
 
 
-def _list_class(label: str, files: list[Path], listed: list[Listed], problems: list[InputError]) -> None:
+def _list_class(folder: str, files: list[Path], listed: list[Listed], problems: list[InputError]) -> None:
     images: dict[str, Path] = {}
     masks: defaultdict[str, list[str]] = defaultdict(list)
     orphans: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        match = _MASK_STEM.fullmatch(path.stem)
+        stem = bare_name(path).name
+        match = _MASK_STEM.fullmatch(stem)
         if match:
-            masks[match["image"]].append(f"{label}/{path.name}")
-            orphans[match["image"]].append(path)
-        elif path.stem in images:
-            reason = f"has the same name as {images[path.stem].name}, so their masks cannot be told apart"
+            masks[match["image"].lower()].append(f"{folder}/{path.name}")
+            orphans[match["image"].lower()].append(path)
+        elif stem.lower() in images:
+            reason = f"has the same name as {images[stem.lower()].name}, so their masks cannot be told apart"
             problems.append(InputError(path, reason, "rename or remove one"))
         else:
-            images[path.stem] = path
+            images[stem.lower()] = path
     for stem, path in images.items():
-        listed.append(Listed(f"{label}/{path.name}", tuple(masks[stem]), label))
+        listed.append(Listed(f"{folder}/{path.name}", tuple(masks[stem]), folder.lower()))
         orphans.pop(stem, None)
     for stem, paths in orphans.items():
         for path in paths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,9 @@ from bundle.data.cases import LABELS, LESION_LABELS, Case, CaseList, Listed, lis
 from bundle.data.layouts import LAYOUTS, Layout
 from bundle.data.manifest import list_manifest
 from bundle.data.patients import FROM_HEADER, hashed_patient, new_salt
-from bundle.errors import InputError, UserError
-from bundle.readers import read_image, read_mask
+from bundle.data.walk import count_others, require_text_name, tell_passed_over
+from bundle.errors import InputError, NotAnImageError, UserError
+from bundle.readers import read_image, read_mask, split_frame
 from bundle.readers.masks import fit_mask
 
 MANIFEST = "manifest.csv"
@@ -97,6 +99,8 @@ def check_dataset(
 
     source, listed, problems = list_dataset(dataset, layout)
     folder, rules = dataset_folder(dataset), LAYOUTS.get(source)
+    # A manifest names what it wants; of a layout all is meant, so what is not taken up is told.
+    others = _count_others(folder, listed, problems) if rules else Counter[str]()
     # One key for all: two images of one patient must come out alike.
     key = salt() if any(item.patient == FROM_HEADER for item in listed) else b""
     cases, left_out = [], []
@@ -109,8 +113,11 @@ def check_dataset(
                 left_out.append(InputError(folder / item.image, f"{LEFT_OUT} {unwanted[0]}", "ask for it to keep it"))
             elif isinstance(outcome, Case):
                 cases.append(outcome)
+            elif isinstance(outcome, NotAnImageError) and rules:
+                others[outcome.kind] += 1
             else:
                 problems.append(outcome)
+    tell_passed_over(folder, others)
     if problems and not skip_bad:
         raise UserError(_tell(dataset, problems))
     if not cases:
@@ -128,6 +135,8 @@ def _check(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> Case
     """Read one case; its first problem is returned, not raised, since all of a dataset's are told together."""
     path, flags = folder / item.image, list(item.flags)
     try:
+        for name in (item.image, *item.masks):
+            require_text_name(folder / name)
         image = read_image(path)
         pixels = image.pixels
         patient = hashed_patient(path, key) if item.patient == FROM_HEADER else item.patient
@@ -163,6 +172,12 @@ def _check(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> Case
         flags=tuple(dict.fromkeys(flags)),
         details=item.details,
     )
+
+
+def _count_others(folder: Path, listed: Sequence[Listed], problems: Sequence[InputError]) -> Counter[str]:
+    taken = [name for item in listed for name in (split_frame(item.image)[0], *item.masks)]
+    told = [Path(problem.path) for problem in problems]
+    return count_others(folder, [*taken, *told])
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bundle.data.cases import IMAGE_SUFFIXES
-from bundle.errors import InputError, UserError
+from bundle.data.walk import choose_images, files_below, require_text_name, tell_passed_over
+from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.networks.inferers import as_flag
-from bundle.readers import DICOM, count_frames, kind_of, read_image
+from bundle.readers import count_frames, read_image
 from bundle.transforms.lesion import LoadProbabilityd
 
 SOME_CASES_FAILED = 3
@@ -51,9 +52,9 @@ def list_images(
 ) -> ImageFolder:
     """Find the images below a folder and check each, so that one bad file does not end a run halfway.
 
-    Known by their suffix, or, without one, by the preamble of DICOM. Masks that lie beside their image (``x.png``,
-    ``x_mask.png``, ``x_mask_1.png``) and DICOMDIR are left out. Pictures are decoded; of DICOM and NIfTI one frame is,
-    however many the file holds.
+    Known by their suffix, or, without one, by the preamble of DICOM. Links to folders are followed. What is no image
+    and was not meant to be one, see `bundle.data.walk.choose_images` and `NotAnImageError`, is counted in one line of
+    the log. Pictures are decoded; of DICOM and NIfTI one frame is, however many the file holds.
 
     Args:
         dataset_dir: the folder.
@@ -65,20 +66,22 @@ def list_images(
         UserError: the folder is missing, holds no image that can be read, or the results would be written into it.
     """
     folder = Path(dataset_dir)
-    images = find_images(folder, output_dir)
+    images, passed = find_images(folder, output_dir)
     if as_flag("each_frame", each_frame):
         images = [name for path in images for name in _name_frames(path)]
     results = _try_all(_try_image, images)
     readable = tuple(str(path) for path, error in zip(images, results, strict=True) if error is None)
-    skipped = tuple(error for error in results if error is not None)
+    skipped = tuple(error for error in results if error is not None and not isinstance(error, NotAnImageError))
+    passed.update(error.kind for error in results if isinstance(error, NotAnImageError))
+    tell_passed_over(folder, passed)
     if not readable:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"{folder}: no readable image ({suffixes}) in it; name another folder{_first(skipped)}")
     return ImageFolder(readable, skipped)
 
 
-def find_images(folder: Path, output_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """List the files below a folder that `list_images` would try, sorted, without trying them.
+def find_images(folder: Path, output_dir: str | os.PathLike[str] | None = None) -> tuple[list[Path], Counter[str]]:
+    """List the files below a folder that `list_images` would try, sorted, and count the others by kind; none is read.
 
     Raises:
         UserError: the folder is missing, or the results would be written into it.
@@ -87,9 +90,10 @@ def find_images(folder: Path, output_dir: str | os.PathLike[str] | None = None) 
         raise UserError(f"{folder}: no such folder; name a folder of images as dataset_dir")
     if output_dir is not None:
         _refuse_inside(folder, output_dir, "give an output folder outside it")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path)]
-    names = {bare_name(path) for path in paths}
-    return [path for path in paths if not _is_mask_of_another(path, names)]
+    try:
+        return choose_images(files_below(folder))
+    except OSError as error:
+        raise InputError(folder, f"cannot be read ({error.strerror})", "check its permissions") from error
 
 
 def pair_with_maps(
@@ -129,30 +133,6 @@ def _refuse_inside(folder: Path, other: str | os.PathLike[str], mend: str) -> No
         raise UserError(f"{other}: lies inside {folder}, whose images are read; {mend}")
 
 
-def _is_image(path: Path) -> bool:
-    if path.name.upper() == "DICOMDIR":
-        return False
-    if path.name.lower().endswith(IMAGE_SUFFIXES):
-        return True
-    return _has_no_suffix(path) and kind_of(path) == DICOM
-
-
-def _has_no_suffix(path: Path) -> bool:
-    """Whether what follows the last dot is no suffix: archives name files by UIDs, 1.2.840.113619.2.55."""
-    return not path.suffix or path.suffix[1:].isdigit()
-
-
-def bare_name(path: Path) -> Path:
-    """The path without its image suffix: `a/x` of `a/x.png` and of `a/x.nii.gz`."""
-    suffix = next((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), "")
-    return path.with_name(path.name[: len(path.name) - len(suffix)] or path.name)
-
-
-def _is_mask_of_another(path: Path, names: set[Path]) -> bool:
-    match = re.fullmatch(r"(.+)_mask(_\d+)?", bare_name(path).name)
-    return match is not None and path.with_name(match[1]) in names
-
-
 def _try_all(test: Callable[..., InputError | None], *items: Sequence[object]) -> list[InputError | None]:
     total = len(items[0])
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -161,6 +141,7 @@ def _try_all(test: Callable[..., InputError | None], *items: Sequence[object]) -
 
 def _try_image(path: Path) -> InputError | None:
     try:
+        require_text_name(path)
         read_image(path)
     except InputError as error:
         return error
@@ -170,6 +151,7 @@ def _try_image(path: Path) -> InputError | None:
 def _name_frames(path: Path) -> list[Path]:
     """One name per frame; the path itself of a file of one, and of a bad one, which is told of later."""
     try:
+        require_text_name(path)
         frames = count_frames(path)
     except InputError:
         return [path]

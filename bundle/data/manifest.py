@@ -15,75 +15,103 @@ US/cine.dcm,12,masks/cine_12.nii.gz,malignant,from-header
 
 from __future__ import annotations
 
-import csv
-import io
+import difflib
+import logging
+import re
+from collections import Counter
 from pathlib import Path
 
 from bundle.data.cases import LABELS, UNCLASSED, Listed, relative_path
+from bundle.data.tables import Row, Table, fold, read_csv, read_label
 from bundle.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 REQUIRED_COLUMNS = ("image", "mask", "label")
+PATIENT_COLUMNS = ("patient", "patient_id")
+COLUMNS = (*REQUIRED_COLUMNS, *PATIENT_COLUMNS, "frame")
 MASK_SEPARATOR = ";"
+
+_PERSON = re.compile(r"patient|subject|person|participant|individual|proband|woman|client|mrn$|^pid$|^case")
+"""In the folded name of a column that tells whose an image is."""
+_OCCASION = re.compile(r"^u?id$|^name$|^(study|exam|accession|visit|encounter|session|series|lesion)")
+"""The same, of one that tells two images of a person apart from all others where its values repeat."""
 
 
 def list_manifest(path: Path) -> tuple[list[Listed], list[InputError]]:
     """List the rows of a manifest, sorted by image, and what is wrong with single rows.
 
-    Paths are relative to the CSV's folder. The columns `patient` and `frame` are optional, others are ignored. UTF-8,
-    with or without a byte order mark; fields are separated by `,`, or by `;` where the header has no comma. An image
-    of a `frame` is named `cine.dcm[12]` from here on.
+    Paths are relative to the CSV's folder. The columns `patient` (or `patient_id`) and `frame` are optional; others
+    are told and ignored, unless one seems to say whose the images are and none is the patient's. The file is read as
+    `bundle.data.tables.read_csv` does. An image of a `frame` is named `cine.dcm[12]` from here on.
 
     Raises:
-        InputError: the file cannot be read as such a table at all.
+        InputError: the file cannot be read as such a table at all, two columns have one name, or a column that seems
+            to tell whose the images are would be ignored.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            path, f"is not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8"
-        ) from error
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="," if "," in header else ";")
-    found = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-    missing = [name for name in REQUIRED_COLUMNS if name not in found]
-    if missing:
-        reason = f"lacks the columns {', '.join(missing)}; its header has {', '.join(found) or 'nothing'}"
-        raise InputError(path, reason, f"name the columns {', '.join(REQUIRED_COLUMNS)} and, if known, patient")
-    reader.fieldnames = found
-    listed: dict[str, Listed] = {}
-    problems: list[InputError] = []
-    try:
-        for row in reader:
-            where = f"{path} line {reader.line_num}"
-            try:
-                item = _read_row(where, row)
-                if item.image in listed:
-                    raise InputError(where, f"'{item.image}' is listed twice", "join its masks by ';' in one row")
-                listed[item.image] = item
-            except InputError as error:
-                problems.append(error)
-    except csv.Error as error:
-        raise InputError(path, f"is no CSV table (line {reader.line_num}: {error})", "save it as plain CSV") from error
+    table = read_csv(path)
+    table.require(*REQUIRED_COLUMNS, mend=f"name the columns {', '.join(REQUIRED_COLUMNS)} and, if known, patient")
+    _check_columns(table)
+    listed, problems = table.read(_read_row, whole=True)
     return [listed[image] for image in sorted(listed)], problems
 
 
-def _read_row(where: str, row: dict[str | None, str | list[str] | None]) -> Listed:
-    if None in row or None in row.values():
-        raise InputError(where, "has more or fewer fields than the header", "quote fields that hold the delimiter")
-    fields = {name: str(value).strip() for name, value in row.items()}
-    label = fields["label"].lower()
-    if label not in (*LABELS, UNCLASSED):
-        raise InputError(where, f"unknown class '{fields['label']}'", f"use {', '.join((*LABELS, UNCLASSED))}")
+def _check_columns(table: Table) -> None:
+    counts = Counter("patient" if fold(name) in map(fold, PATIENT_COLUMNS) else fold(name) for name in table.columns)
+    for name in COLUMNS:
+        if counts[fold(name)] > 1:
+            raise InputError(table.path, f"has {counts[fold(name)]} columns for {name}", "keep one of them")
+    unknown = [name for name in table.columns if fold(name) not in map(fold, COLUMNS)]
+    if not any(_patient(row) for _, row in table.rows):
+        for name in unknown:
+            if _tells_whose(table, name):
+                reason = f"its column '{name}' seems to tell whose the images are, and is not one that is read"
+                mend = (
+                    "name it 'patient', or one of a person's images can stand in training and another in the test; if "
+                    "it tells something else, rename or remove it"
+                )
+                raise InputError(table.path, reason, mend)
+    if unknown:
+        told = ", ".join(f"'{name}'{_resembling(name)}" for name in unknown)
+        logger.warning("%s: columns that are not read: %s", table.path, told)
+
+
+def _tells_whose(table: Table, column: str) -> bool:
+    name = fold(column)
+    values = [row[name] for _, row in table.rows if row.get(name)]
+    if _PERSON.search(name):
+        return bool(values)
+    return _OCCASION.search(name) is not None and len(set(values)) < len(values)
+
+
+def _resembling(name: str) -> str:
+    close = difflib.get_close_matches(fold(name), COLUMNS, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _patient(row: Row) -> str | None:
+    return next((row[fold(name)] for name in PATIENT_COLUMNS if row.get(fold(name))), None)
+
+
+def _read_row(where: str, row: Row) -> Listed:
+    label = read_label(where, row["label"], (*LABELS, UNCLASSED))
     try:
-        image = relative_path(fields["image"])
-        masks = tuple(relative_path(mask) for mask in fields["mask"].split(MASK_SEPARATOR) if mask.strip())
+        image = relative_path(row["image"])
+        masks = tuple(relative_path(mask) for mask in row["mask"].split(MASK_SEPARATOR) if mask.strip())
     except ValueError as error:
         raise InputError(where, str(error), "give it relative to the manifest's folder, without '..'") from error
-    frame = fields.get("frame", "")
-    if frame:
-        if not (frame.isascii() and frame.isdigit() and len(frame) < 7):
-            raise InputError(where, f"frame '{frame}' is no number", "count frames from 0, or leave the field empty")
-        image = f"{image}[{int(frame)}]"
-    return Listed(image, masks, label, fields.get("patient") or None)
+    return Listed(with_frame(where, image, row.get("frame", "")), masks, label, _patient(row))
+
+
+def with_frame(where: str, image: str, frame: str) -> str:
+    """The name of one frame of a file, `cine.dcm[12]`, or the file's own where no frame is given.
+
+    Raises:
+        InputError: the frame is no number.
+    """
+    if not frame:
+        return image
+    number = re.fullmatch(r"([0-9]{1,6})(?:\.0+)?", frame)  # spreadsheets make 12.0 of a column with empty cells
+    if number is None:
+        raise InputError(where, f"frame '{frame}' is no number", "count frames from 0, or leave the field empty")
+    return f"{image}[{int(number[1])}]"

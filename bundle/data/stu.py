@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from bundle.data.cases import UNCLASSED, Listed
-from bundle.data.tables import Files, find_file
+from bundle.data.named_files import Files, find_file
 from bundle.errors import InputError
 
 _IMAGE = re.compile(r"(?:test[ _-]?)?image[ _-]?(?P<number>\d+)", re.IGNORECASE)

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and files of datasets as their authors left them: any delimiter, a byte order mark, names in another case."""
+"""Tables as people save them: any delimiter, a byte order mark, rows of nothing, names of columns in any spelling."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
 import zipfile
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from bundle.data.cases import IMAGE_SUFFIXES, LABELS, Listed
+from bundle.data.cases import LABELS, Listed
 from bundle.errors import InputError
 
 MAX_TABLE_BYTES = 50_000_000
@@ -30,101 +30,49 @@ class Table:
         path: its file.
         columns: names as the file spells them.
         rows: line number in the file, and the fields by `fold`ed name.
+        torn: lines with more or fewer fields than the header, as a field that holds the delimiter makes them.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Row], ...]
+    torn: frozenset[int] = frozenset()
 
-    def require(self, *names: str) -> None:
+    def require(self, *names: str, mend: str = "restore the table as the dataset's authors published it") -> None:
         """Raise InputError, with what was found, where a column is missing; case, spaces and `_` do not count."""
         found = {fold(column) for column in self.columns}
         missing = [name for name in names if fold(name) not in found]
         if missing:
             reason = f"lacks the columns {', '.join(missing)}; its header has {', '.join(self.columns) or 'nothing'}"
-            raise InputError(self.path, reason, "restore the table as the dataset's authors published it")
+            raise InputError(self.path, reason, mend)
 
-    def read(self, read_row: Callable[[str, Row], Listed]) -> tuple[dict[str, Listed], list[InputError]]:
-        """Read each row as an image, by its path; rows for which `read_row(where, row)` raises are told as problems."""
+    def read(
+        self, read_row: Callable[[str, Row], Listed], whole: bool = False
+    ) -> tuple[dict[str, Listed], list[InputError]]:
+        """Read each row as an image, by its path; rows for which `read_row(where, row)` raises are told as problems.
+
+        With `whole`, so are rows with more or fewer fields than the header.
+        """
         listed: dict[str, Listed] = {}
         problems: list[InputError] = []
         for line, row in self.rows:
             where = f"{self.path} line {line}"
             try:
+                if whole and line in self.torn:
+                    mend = "quote fields that hold the delimiter"
+                    raise InputError(where, "has more or fewer fields than the header", mend)
                 item = read_row(where, row)
                 if item.image in listed:
-                    raise InputError(where, f"'{item.image}' is listed twice", "remove one of the rows")
+                    raise InputError(where, f"'{item.image}' is listed twice", "keep one row, with all its masks")
                 listed[item.image] = item
             except InputError as error:
                 problems.append(error)
         return listed, problems
 
 
-class Files:
-    """The image files below a folder, found by name whatever their case and suffix; hidden ones are passed over."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.paths = sorted(
-            path.relative_to(folder).as_posix()
-            for path in folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
-        for text in self.paths:
-            path = PurePosixPath(text)
-            self._by_name[path.name.lower()].append(text)
-            self._by_name[path.stem.lower()].append(text)
-
-    def find(self, name: str, inside: str | None = None) -> str | None:
-        """The relative path of a file, or None.
-
-        Args:
-            name: its name; another suffix, or none, will do where no file has just this name.
-            inside: the name of the folder that it lies in. Of several the one nearest to the top is taken.
-        """
-        wanted = PurePosixPath(name.strip().replace("\\", "/")).name.lower()
-        stem = PurePosixPath(wanted).stem if PurePosixPath(wanted).suffix in IMAGE_SUFFIXES else wanted
-        for key in (wanted, stem):
-            places = ((PurePosixPath(path).parent.name.lower(), path) for path in self._by_name.get(key, ()))
-            found = [path for place, path in places if inside is None or place == inside.lower()]
-            if found:
-                return min(found, key=lambda path: (path.count("/"), path))
-        return None
-
-    def unlisted(self, images: Iterable[str], table: Path, is_mask: Callable[[str], bool]) -> list[InputError]:
-        """The files beside the listed images that the table does not name.
-
-        Args:
-            images: relative paths of the listed ones.
-            table: named in the message.
-            is_mask: of a file's stem; such files are none that a table would have to name.
-        """
-        known = set(images)
-        folders = {PurePosixPath(path).parent for path in known}
-        return [
-            InputError(self.folder / path, f"is not in {table.name}", "add its row or move the file elsewhere")
-            for path in self.paths
-            if path not in known and PurePosixPath(path).parent in folders and not is_mask(PurePosixPath(path).stem)
-        ]
-
-
 def fold(name: str) -> str:
     """A column's name without case, spaces and punctuation: "Mask_tumor_filename" -> "masktumorfilename"."""
     return re.sub(r"[^a-z0-9]+", "", name.lower())
-
-
-def find_file(folder: Path, pattern: str) -> Path | None:
-    """The file directly in the folder whose name matches a regular expression, whatever its case.
-
-    None without one, or where the folder cannot be read.
-    """
-    try:
-        names = sorted(folder.iterdir())
-    except OSError:
-        return None
-    matches = (path for path in names if re.fullmatch(pattern, path.name, re.IGNORECASE))
-    return next((path for path in matches if path.is_file() and not path.name.startswith((".", "~"))), None)
 
 
 def read_label(where: str, text: str, allowed: Iterable[str] = LABELS) -> str:
@@ -142,7 +90,8 @@ def read_label(where: str, text: str, allowed: Iterable[str] = LABELS) -> str:
 def read_csv(path: Path) -> Table:
     """Read a CSV file; its delimiter is the one of `,`, `;` and tab that its header has most of.
 
-    Text that is not UTF-8, with or without a byte order mark, is read as Windows-1252.
+    A first line `sep=;`, as Excel writes and reads it, has the last word on that. Text is UTF-8 or UTF-16 by its byte
+    order mark, else UTF-8, else Windows-1252.
 
     Raises:
         InputError: the file cannot be read or is no such table.
@@ -152,16 +101,34 @@ def read_csv(path: Path) -> Table:
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from error
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+        text = as_text(content)
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"is no text ({error.reason})", "save it as plain CSV") from error
+    header, _, rest = text.partition("\n")
+    said = re.fullmatch(r"sep=(.)\r?", header, re.IGNORECASE)
+    if said:
+        text = rest
+    delimiter = said[1] if said else max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        lines = [(reader.line_num, fields) for fields in reader]
+        lines = [(reader.line_num + bool(said), fields) for fields in reader]
     except csv.Error as error:
         raise InputError(path, f"is no CSV table (line {reader.line_num}: {error})", "save it as plain CSV") from error
     return _as_table(path, lines)
+
+
+def as_text(content: bytes) -> str:
+    """Decode a text file by its byte order mark, else as UTF-8, else as Windows-1252; the mark is taken off.
+
+    Raises:
+        UnicodeDecodeError: it is UTF-16 by its mark, and is not.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
 
 
 def read_xlsx(path: Path, column: str) -> Table:
@@ -203,11 +170,13 @@ def read_xlsx(path: Path, column: str) -> Table:
 def _as_table(path: Path, lines: list[tuple[int, list[str]]]) -> Table:
     filled = [(number, fields) for number, fields in lines if any(field.strip() for field in fields)]
     columns = tuple(name.strip() for name in filled[0][1]) if filled else ()
-    rows = []
+    rows, torn = [], []
     for number, fields in filled[1:]:
+        if len(fields) < len(filled[0][1]) or any(field.strip() for field in fields[len(filled[0][1]) :]):
+            torn.append(number)
         padded = [*fields, *[""] * (len(columns) - len(fields))]
         rows.append((number, {fold(name): padded[i].strip() for i, name in enumerate(columns) if name}))
-    return Table(path, tuple(filter(None, columns)), tuple(rows))
+    return Table(path, tuple(filter(None, columns)), tuple(rows), frozenset(torn))
 
 
 def _cell(value: Any) -> str:

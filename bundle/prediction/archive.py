@@ -97,11 +97,14 @@ class Worker:
         self.batch: Batch | None = None
 
     def __call__(self, files: dict[str, Any]) -> dict[str, list[str]]:
-        """Take columns ``path`` and ``folder`` (bytes); return one of outcomes, or of why the run must end, as JSON."""
+        """Take columns of what an `Input` has, its paths as bytes; return one of outcomes, or of why the run must end.
+
+        Outcomes and reasons are JSON.
+        """
         columns = ([Path(os.fsdecode(value)) for value in files[name]] for name in ("path", "folder"))
         try:
             self.batch = self.batch or self.job.open()
-            inputs = [Input(path, folder) for path, folder in zip(*columns, strict=True)]
+            inputs = [Input(*file) for file in zip(*columns, map(bool, files["named"]), strict=True)]
             return {"outcome": [_to_text(outcome) for outcome in self.batch.run(inputs)]}
         except UserError as error:  # as a value: what Ray raises in the other process is wrapped in its traceback
             return {"outcome": [to_json({"stop": str(error)})]}
@@ -208,7 +211,7 @@ def _map(ray: Any, inputs: Sequence[Input], job: Job, processes: int | None) -> 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    rows = [{"path": _encode(file.path), "folder": _encode(file.folder)} for file in inputs]
+    rows = [{"path": _encode(file.path), "folder": _encode(file.folder), "named": file.named} for file in inputs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the pinned version has no other way to bound the retries
         return ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / files)).map_batches(

@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from bundle import __version__
 from bundle.data.names import output_name
-from bundle.errors import InputError
+from bundle.data.walk import passed_over_line, require_text_name
+from bundle.errors import InputError, NotAnImageError, printable
 from bundle.files import sha256_of
 from bundle.finding import Finding
 from bundle.networks.weights import card_path
@@ -56,6 +58,7 @@ class Outcome:
         refused: outputs that its source does not allow, each with the reason.
         resumed: it was done by an earlier run.
         ends_file: no further frame of its file follows.
+        passed_over: kind of a file in a folder that is no image and was not meant to be; "" for all others.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Outcome:
     refused: Sequence[dict[str, str]] = ()
     resumed: bool = False
     ends_file: bool = True
+    passed_over: str = ""
 
     def line(self) -> str | None:
         """What a terminal shows of it; nothing of what an earlier run has done."""
@@ -160,6 +164,8 @@ class Batch:
 
     def _finish_case(self, case: _Case, image: _Loaded, finding: Finding | None) -> Outcome:
         outcome = Outcome(case.name, case.source, case.frames, error=case.error, ends_file=case.ends_file)
+        if isinstance(case.error, NotAnImageError) and not case.file.named:
+            return replace(outcome, error=None, passed_over=case.error.kind)
         if isinstance(image, dict):
             return replace(outcome, finding=image["finding"], refused=image["refused"], resumed=self._is_earlier(image))
         if image is None or finding is None:
@@ -198,17 +204,18 @@ class _Case:
 
     @property
     def name(self) -> str:
-        return output_name(self.file.path, self.file.folder, self.frame).as_posix()
+        return printable(output_name(self.file.path, self.file.folder, self.frame).as_posix())
 
     @property
     def source(self) -> str:
-        return Path(split_frame(self.file.path)[0]).relative_to(self.file.folder).as_posix()
+        return printable(Path(split_frame(self.file.path)[0]).relative_to(self.file.folder).as_posix())
 
 
 def _inspect(file: Input, choice: FrameChoice) -> list[_Case]:
     """The cases of one file, by its header and its bytes; no pixel is decoded."""
     path = split_frame(file.path)[0]
     try:
+        require_text_name(path)
         frames = count_frames(path)
         chosen = choice.choose(file.path, frames)
         digest = sha256_of(path)
@@ -255,20 +262,27 @@ def at_once(predictor: Predictor, function: Callable[[_Item], _Result], items: I
 
 
 class Summary:
-    """What a run came to, gathered outcome by outcome: names and counts, no findings."""
+    """What a run came to, gathered outcome by outcome: names and counts, no findings.
 
-    def __init__(self) -> None:
+    Args:
+        passed_over: how many files of the folders were none of the inputs, by kind.
+    """
+
+    def __init__(self, passed_over: Mapping[str, int] = MappingProxyType({})) -> None:
         self.names: list[str] = []
         self.skipped: list[dict[str, str]] = []
         self.cines: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], list[str]] = {}
         self.resumed = 0
+        self.passed_over = Counter(passed_over)
 
     def add(self, outcome: Outcome) -> None:
         """Take note of one outcome."""
         if outcome.error is not None:
             bad = outcome.error
             self.skipped.append({"path": outcome.source, "reason": bad.reason, "mend": bad.mend})
+        if outcome.passed_over:
+            self.passed_over[outcome.passed_over] += 1
         if outcome.finding is None:
             return
         self.names.append(outcome.name)
@@ -300,6 +314,7 @@ class Summary:
     def lines(self) -> list[str]:
         """What a terminal shows at the end, one line per matter."""
         lines = [f"{self.resumed} done by an earlier run and kept; --again redoes them"] if self.resumed else []
+        lines += [line] if (line := passed_over_line(self.passed_over)) else []
         for cine in self.cines.values():
             best = cine["most_suspicious"]
             most = f"frame {best['frame']}, P(malignant) {best['probability']:.3f}" if best else "none shows a lesion"

@@ -36,10 +36,18 @@ SEMICOLONS = """site;image;mask;label;patient
 2;c.png;;normal;"""
 
 
+TABS = PLAIN.replace(",", "\t")
+BLANKS = PLAIN.replace("c.png", ",,,\nc.png") + ",,,\r\n" * 3
+SAID = "sep=;\r\n" + PLAIN.replace(";", "|").replace(",", ";").replace("m/b1.png|m/b2.png", '"m/b1.png;m/b2.png"')
+
+
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [(PLAIN, "utf-8"), (EXCEL, "utf-8-sig"), (SEMICOLONS, "utf-8")],
-    ids=["plain", "excel", "semicolons"],
+    [
+        *((PLAIN, "utf-8"), (EXCEL, "utf-8-sig"), (SEMICOLONS, "utf-8"), (TABS, "utf-16"), (TABS, "utf-8")),
+        *((BLANKS, "utf-8"), (SAID, "cp1252")),
+        *((PLAIN.replace("patient", name), "utf-8") for name in ("patient_id", "Patient ID", "PatientID", "PATIENT")),
+    ],
 )
 def test_usual_dialects_read_alike(tmp_path: Path, text: str, encoding: str) -> None:
     assert list_manifest(_write(tmp_path, text, encoding)) == (ROWS, [])
@@ -49,6 +57,42 @@ def test_patient_is_optional(tmp_path: Path) -> None:
     listed, problems = list_manifest(_write(tmp_path, "image,mask,label\na.png,m.png,benign\n"))
     assert listed == [Listed("a.png", ("m.png",), "benign", None)]
     assert problems == []
+
+
+@pytest.mark.parametrize("column", ["case", "Subject ID", "participant_no", "MRN", "patient name", "pid", "Study UID"])
+def test_a_column_that_tells_whose_the_images_are_is_never_ignored(tmp_path: Path, column: str) -> None:
+    text = f"image,mask,label,{column}\na.png,a_m.png,benign,X1\nb.png,b_m.png,benign,X1\nc.png,c_m.png,benign,X2\n"
+    with pytest.raises(InputError, match=f"its column '{column}' seems to tell whose .* name it 'patient'"):
+        list_manifest(_write(tmp_path, text))
+    with_patient = text.replace(column, f"{column},patient").replace(",X", ",s,X")
+    assert [item.patient for item in list_manifest(_write(tmp_path, with_patient))[0]] == ["X1", "X1", "X2"]
+
+
+def test_an_identity_beside_a_patient_column_that_is_empty_is_not_ignored_either(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'case'"):
+        list_manifest(_write(tmp_path, "image,mask,label,patient,case\na.png,m.png,benign,,7\n"))
+
+
+def test_a_number_of_each_row_is_no_identity(tmp_path: Path) -> None:
+    listed, problems = list_manifest(_write(tmp_path, "id,image,mask,label\n1,a.png,m.png,benign\n2,b.png,,normal\n"))
+    assert (len(listed), problems) == (2, [])
+
+
+def test_unknown_columns_are_named_with_the_nearest_that_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    list_manifest(_write(tmp_path, "image,mask,label,fram,age\na.png,m.png,benign,3,55\n"))
+    assert "columns that are not read: 'fram' (did you mean 'frame'?), 'age'" in caplog.text
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2 columns for patient"):
+        list_manifest(_write(tmp_path, "image,mask,label,patient,Patient ID\na.png,m.png,benign,1,2\n"))
+
+
+def test_frames_may_be_written_as_a_spreadsheet_does(tmp_path: Path) -> None:
+    listed, _ = list_manifest(_write(tmp_path, "image,mask,label,frame\na.dcm,m.png,benign,12.0\n"))
+    assert listed[0].image == "a.dcm[12]"
 
 
 def test_missing_columns_are_named_with_what_was_found(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bundle.data.bus_uclm import list_bus_uclm
-from bundle.data.tables import MAX_TABLE_BYTES, Files, find_file, fold, read_csv, read_xlsx
+from bundle.data.named_files import Files, find_file
+from bundle.data.tables import MAX_TABLE_BYTES, fold, read_csv, read_xlsx
 from bundle.errors import InputError
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -41,10 +41,11 @@ def _make_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def _columns(inputs: list[Input]) -> dict[str, list[bytes]]:
+def _columns(inputs: list[Input]) -> dict[str, list[Any]]:
     return {
         "path": [os.fsencode(file.path) for file in inputs],
         "folder": [os.fsencode(file.folder) for file in inputs],
+        "named": [file.named for file in inputs],
     }
 
 
@@ -55,7 +56,7 @@ def _job(models: Path, output: Path, **more: Any) -> Job:
 def test_files_that_go_to_a_second_worker_are_neither_redone_nor_told_as_an_earlier_runs(
     tiny_models: Path, tmp_path: Path
 ) -> None:
-    files = _columns(list_inputs([_make_images(tmp_path / "images", 2)]))
+    files = _columns(list_inputs([_make_images(tmp_path / "images", 2)])[0])
     job = _job(tiny_models, tmp_path / "out", again=True)
     first = Worker(job)(files)["outcome"]
     masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "masks").rglob("*.png")}

@@ -73,7 +73,7 @@ def _run(predictor: Any, models: str, folder: Path, output: Path, **more: Any) -
     options: dict[str, Any] = {"outputs": OUTPUTS, **more}
     batch, summary = Batch(predictor, models, output=output, **options), Summary()
     outcomes = []
-    for outcome in batch.run(list_inputs([folder], (), output)):
+    for outcome in batch.run(list_inputs([folder], (), output)[0]):
         outcomes.append(outcome)
         summary.add(outcome)
     summary.finish(output, options["outputs"])
@@ -142,7 +142,7 @@ def test_fewer_outputs_need_nothing_new(predictor: Any, images: Path, tmp_path: 
 
 def test_an_interruption_keeps_what_is_done(predictor: Any, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = Batch(predictor, "m", output=out, outputs=OUTPUTS).run(list_inputs([images], (), out))
+    run = Batch(predictor, "m", output=out, outputs=OUTPUTS).run(list_inputs([images], (), out)[0])
     next(run)
     with pytest.raises(KeyboardInterrupt):
         run.throw(KeyboardInterrupt)

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _names(given: list[Path], listed: list[Path] | None = None, output: Path | None = Path("out")) -> list[str]:
-    return [output_name(file.path, file.folder).as_posix() for file in list_inputs(given, listed or [], output)]
+    return [output_name(file.path, file.folder).as_posix() for file in list_inputs(given, listed or [], output)[0]]
 
 
 def test_names_are_relative_to_the_folder_that_was_given(folder: Path) -> None:
@@ -64,6 +64,21 @@ def test_a_list_that_names_nothing_is_refused(tmp_path: Path, content: bytes) ->
         read_list(tmp_path / "missing.txt")
 
 
+def test_lists_are_read_as_windows_writes_them(folder: Path, tmp_path: Path) -> None:
+    text = f"{folder}/Ann/ä.png\r\n{folder}/Bob/a.png"
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+        assert read_list(tmp_path / "list.txt") == [folder / "Ann" / "ä.png", folder / "Bob" / "a.png"]
+
+
+def test_a_table_may_name_frames_in_any_dialect(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"ID\tFrame\t Image \r\n1\t3\ta.dcm\r\n2\t\tb.png\r\n\t\t\r\n")
+    assert read_list(tmp_path / "list.csv") == [Path("a.dcm[3]"), Path("b.png")]
+    (tmp_path / "list.csv").write_text("image,frame\na.dcm,last\n")
+    with pytest.raises(UserError, match="frame 'last' is no number"):
+        read_list(tmp_path / "list.csv")
+
+
 @pytest.mark.parametrize("column", ["image", "path"])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_table_is_read_by_its_column_of_paths(tmp_path: Path, column: str, ending: str) -> None:
@@ -83,7 +98,7 @@ def test_a_table_is_read_by_its_column_of_paths(tmp_path: Path, column: str, end
         ("a.csv", b"file,class\nx.png,1\n", "its columns are file, class.*; .* column image or path"),
         ("a.csv", b"", "its columns are none"),
         ("a.csv", b"image\n\n", "names no file"),
-        ("a.csv", b"image\n\xff\n", "cannot be read as a list"),
+        ("a.csv", b"\xff\xfeimage", "cannot be read as a list"),
         ("a.parquet", b"PAR1 no table", "cannot be read as a list"),
     ],
 )

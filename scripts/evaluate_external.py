@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.draws < 2:
         parser.error("--draws: give 2 or more")
 
-    from bundle.data.check import dataset_folder  # after the arguments: torch and MONAI take seconds to import
     from bundle.data.folder import SOME_CASES_FAILED
+    from bundle.data.roots import dataset_folder  # after the arguments: torch and MONAI take seconds to import
     from bundle.prediction.external import evaluate_external
 
     output = options.output or Path("runs") / f"external_{dataset_folder(options.dataset_dir).resolve().name}"

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import print_any_text
 from bundle.data.cases import FLAGS
-from bundle.data.check import dataset_folder
 from bundle.data.prepare import count_table, prepare
+from bundle.data.roots import dataset_folder
 from bundle.errors import UserError
 
 SPLITS = {"segmentation": "15:5:80", "classification": "60:10:30"}

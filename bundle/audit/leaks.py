@@ -22,9 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from bundle.data.cases import DIAGNOSES, Case
-from bundle.data.check import THREADS, dataset_folder
+from bundle.data.check import THREADS
 from bundle.data.classifier import Source, middle_threshold, name_sources, prepare_classifier
 from bundle.data.prepare import ensure_prepared, load_datalist
+from bundle.data.roots import dataset_folder
 from bundle.data.splits import PARTS, oversample, parse_ratio, split_cases
 from bundle.errors import UserError
 from bundle.evaluation.classification import area_under_roc

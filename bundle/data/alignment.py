@@ -14,11 +14,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from bundle.transforms.marks import find_strokes
+
 SIDE = 256
 """Pixels of the longer side at which images are compared: lesions and tissue layers stay, speckle mostly goes."""
 MAX_POINTS = 500
-MARK_CONTRAST, MARK_BRIGHTNESS = 90, 150
-"""Thin strokes that stand out by this much and are this bright are taken for text or callipers."""
 MIN_SPREAD = 1.5
 """Standard deviation in grey levels around a pixel below which nothing is seen there: black, or one flat grey."""
 
@@ -109,22 +109,8 @@ def read_scene(pixels: np.ndarray) -> Scene:
     return Scene(grey, tissue, places, np.clip(descriptors, 0, 255).astype(np.uint8))
 
 
-def find_marks(grey: np.ndarray) -> np.ndarray:
-    """Where text and callipers are drawn: thin, bright strokes, widened by three pixels.
-
-    Args:
-        grey: (H, W) uint8.
-
-    Returns:
-        (H, W) bool. Some very bright fibres are taken for strokes, which costs a comparison little.
-    """
-    stands_out = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((9, 9), np.uint8))
-    strokes = (stands_out > MARK_CONTRAST) & (grey > MARK_BRIGHTNESS)
-    return np.asarray(cv2.dilate(strokes.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0)
-
-
 def _find_tissue(grey: np.ndarray) -> np.ndarray:
-    marks = find_marks(grey)
+    marks = find_strokes(grey)
     mean, square = (_blur(grey.astype(np.float32) ** power, ~marks, _NEIGHBOURHOOD) for power in (1, 2))
     return np.asarray(~marks & (square - mean**2 > MIN_SPREAD**2))
 

@@ -53,12 +53,14 @@ class Case(Listed):
         sha256: of the decoded grey pixels and their shape, so that a re-saved file keeps it.
         mask_sha256: the same of the merged mask.
         group: cases of one group show the same patient or frame and stay in one part of a split; "" until grouped.
+        dataset: the name of its dataset, where several are used together; its paths then begin with it.
     """
 
     size: tuple[int, int] = (0, 0)
     sha256: str = ""
     mask_sha256: str = ""
     group: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class CaseList:
         listing_sha256: of the list of files, labels and patients before any was left out.
         cases: the good ones, sorted by image.
         skipped: the bad ones that were left out, each with path, reason and mend.
+        datasets: of several datasets that are used together, each one's name and own `dataset_sha256`.
     """
 
     name: str
@@ -80,6 +83,7 @@ class CaseList:
     listing_sha256: str
     cases: tuple[Case, ...]
     skipped: tuple[dict[str, str], ...] = ()
+    datasets: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def dataset_sha256(self) -> str:

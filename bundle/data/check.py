@@ -17,6 +17,7 @@ from bundle.data.cases import LABELS, LESION_LABELS, Case, CaseList, Listed, lis
 from bundle.data.layouts import LAYOUTS, Layout
 from bundle.data.manifest import list_manifest
 from bundle.data.patients import FROM_HEADER, hashed_patient, new_salt
+from bundle.data.roots import dataset_folder
 from bundle.data.walk import count_others, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.readers import read_image, read_mask, split_frame
@@ -30,11 +31,6 @@ LEFT_OUT = "left out by choice:"
 """How the reason begins for which a usable image was left out; all other reasons are defects."""
 
 _SHOWN_PROBLEMS = 20
-
-
-def dataset_folder(dataset: Path) -> Path:
-    """The folder that a dataset's relative paths start from: itself, or that of its manifest."""
-    return dataset if dataset.is_dir() else dataset.parent
 
 
 def list_dataset(dataset: Path, layout: str | None = None) -> tuple[str, list[Listed], list[InputError]]:

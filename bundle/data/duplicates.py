@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from bundle.data.alignment import Details, Scene, compare, read_details, read_scene
 from bundle.data.cases import Case
+from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.readers import read_image
 
 HASH_SIDE = 16
@@ -58,7 +59,7 @@ class Pair(NamedTuple):
     evidence: str
 
 
-def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> list[Pair]:
+def find_pairs(cases: Sequence[Case], dataset_dir: Dataset | Roots) -> list[Pair]:
     """Pairs of cases that show the same frame, mirrored or not, the same scene, or the same patient.
 
     Found: copies that were re-saved, scaled, cropped, captioned, marked, mirrored or changed in grey levels, and
@@ -73,7 +74,8 @@ def find_pairs(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> li
     if not cases:
         return []
     order = sorted(range(len(cases)), key=lambda index: cases[index].image)  # so that their order changes nothing
-    read = _in_threads(_read, [Path(dataset_dir) / cases[index].image for index in order], "Reading scenes", "image")
+    roots = find_roots(dataset_dir)
+    read = _in_threads(_read, [roots.absolute(cases[index].image) for index in order], "Reading scenes", "image")
     scenes = [scene for scene, _, _ in read]
     hashes, mirrored = np.stack([bits for _, bits, _ in read]), np.stack([bits for _, _, bits in read])
 
@@ -154,7 +156,7 @@ def group_cases(cases: Sequence[Case], pairs: Sequence[Pair]) -> dict[str, str]:
     return groups
 
 
-def group_near_duplicates(cases: Sequence[Case], dataset_dir: str | os.PathLike[str]) -> dict[str, str]:
+def group_near_duplicates(cases: Sequence[Case], dataset_dir: Dataset | Roots) -> dict[str, str]:
     """Group cases that show the same frame or patient: image -> group id. A case alone is a group of one."""
     return group_cases(cases, find_pairs(cases, dataset_dir))
 

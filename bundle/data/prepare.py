@@ -21,14 +21,14 @@ from bundle.data.cases import (
     UNCLASSED,
     Case,
     CaseList,
-    listing_checksum,
     read_cases,
     relative_path,
     write_cases,
 )
-from bundle.data.check import check_dataset, dataset_folder, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
+from bundle.data.joint import check_datasets, list_datasets
 from bundle.data.patients import patient_salt
+from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.data.splits import (
     PARTS,
     UNLABELLED,
@@ -37,6 +37,7 @@ from bundle.data.splits import (
     is_own_fold,
     oversample,
     parse_fold,
+    parse_left_out,
     parse_split,
     split_by_name,
     split_checksum,
@@ -60,7 +61,7 @@ PathLike = str | os.PathLike[str]
 
 
 def prepare(
-    dataset: PathLike,
+    dataset: Dataset,
     output_dir: PathLike,
     *,
     split: str = "15:5:80",
@@ -73,7 +74,8 @@ def prepare(
     """Check, group and split a dataset; write cases.json, groups.csv, class_counts.png and the datalists.
 
     Args:
-        dataset: a folder (BUSI's layout, or one with manifest.csv) or a CSV manifest.
+        dataset: a folder (of a known layout, or with manifest.csv) or a CSV manifest; or a list of such, which are used
+            together: each in its own layout, and near duplicates across them stay in one part.
         output_dir: made if need be; files of an earlier call are replaced.
         split: of `datalist_segmentation.json`: training:validation:test, a fold such as "fold 0 of 5", or both, see
             `split_by_name`.
@@ -90,11 +92,10 @@ def prepare(
     """
     if conflicts not in CONFLICTS:
         raise UserError(f"conflicts '{conflicts}': give one of {', '.join(CONFLICTS)}")
-    ratio, *_ = parse_split(split)
-    tested = ratio is None or ratio[2] > 0
-    dataset, output_dir = Path(dataset), Path(output_dir)
-    checked = check_dataset(dataset, skip_bad=skip_bad, leave_out=leave_out, salt=lambda: patient_salt(output_dir))
-    pairs = find_pairs(checked.cases, dataset_folder(dataset))
+    parse_split(split)
+    roots, output_dir = find_roots(dataset), Path(output_dir)
+    checked = check_datasets(roots, skip_bad=skip_bad, leave_out=leave_out, salt=lambda: patient_salt(output_dir))
+    pairs = find_pairs(checked.cases, roots)
     groups = group_cases(checked.cases, pairs)
     case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
     table = group_table(case_list.cases, pairs)
@@ -104,13 +105,7 @@ def prepare(
     for fold in range(folds or 0):
         name = f"{Path(DATALIST).stem}_fold{fold}.json"
         datalists[name] = _datalist(case_list, f"fold {fold} of {folds}", seed)
-    for name, datalist in datalists.items():
-        empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
-        if empty:
-            raise UserError(
-                f"{dataset}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
-            )
-        check_no_group_crosses(datalist)
+    _check_parts(datalists)
     _make_folder(output_dir)
     for stale in output_dir.glob(f"{Path(DATALIST).stem}_fold*.json"):
         if stale.name not in datalists:
@@ -121,6 +116,41 @@ def prepare(
     # The plain datalist comes last: where it is, all other files are.
     for name in reversed(datalists):
         write_json(output_dir / name, datalists[name])
+
+
+def split_again(prepared: PathLike, output_dir: PathLike, split: str, seed: int) -> None:
+    """Split the cases of a prepared folder in another way; what was read and grouped there is taken as it is.
+
+    Args:
+        prepared: what `prepare` wrote.
+        output_dir: gets cases.json, groups.csv, class_counts.png and the datalist.
+        split, seed: as `prepare` takes them.
+
+    Raises:
+        UserError: the folder is no prepared one, or a part of the split would hold no lesion.
+    """
+    source, target = Path(prepared), Path(output_dir)
+    case_list = read_cases(source / CASES)
+    datalist = _datalist(case_list, split, seed)
+    _check_parts({DATALIST: datalist})
+    _make_folder(target)
+    write_cases(target / CASES, case_list)
+    write_atomically(target / "groups.csv", (source / "groups.csv").read_bytes())
+    write_atomically(target / "class_counts.png", _plot_counts(datalist))
+    write_json(target / DATALIST, datalist)
+
+
+def _check_parts(datalists: Mapping[str, Datalist]) -> None:
+    """Refuse parts without a lesion, but an empty test part that was asked for, and groups in two parts."""
+    for name, datalist in datalists.items():
+        ratio, *_ = parse_split(datalist["split"])
+        tested = ratio is None or ratio[2] > 0
+        empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
+        if empty:
+            raise UserError(
+                f"{datalist['name']}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
+            )
+        check_no_group_crosses(datalist)
 
 
 def prepared_name(dataset: str, split: str, seed: int) -> str:
@@ -141,13 +171,13 @@ def prepared_name(dataset: str, split: str, seed: int) -> str:
     return f"{name}_{fold[1]}-{'own-' if is_own_fold(last) else ''}folds_seed{seed}_fold{fold[0]}"
 
 
-def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
+def load_datalist(datalist: PathLike, dataset_dir: Dataset) -> Datalist:
     """Read a datalist file with absolute paths in its records: "image" one path, "label" a list of mask paths.
 
     Raises:
         UserError: it is no datalist of this format, a group crosses its parts, or a file is not in dataset_dir.
     """
-    file, folder = Path(datalist), Path(dataset_dir).resolve()
+    file, roots = Path(datalist), find_roots(dataset_dir)
     content = read_json(file, _MEND)
     try:
         missing = [key for key in (*HEADER, *LISTS) if key not in content]
@@ -156,7 +186,7 @@ def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
         check_no_group_crosses(content)
         lists = (*LISTS, UNLABELLED) if UNLABELLED in content else LISTS
         for name in lists:
-            content[name] = [_absolute(record, folder) for record in content[name]]
+            content[name] = [_absolute(record, roots) for record in content[name]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(file, f"is no datalist of the bundle ({error or type(error).__name__})", _MEND) from error
     for name in lists:
@@ -167,7 +197,7 @@ def load_datalist(datalist: PathLike, dataset_dir: PathLike) -> Datalist:
     return content
 
 
-def ensure_prepared(dataset_dir: PathLike, prepared_dir: PathLike, *, split: str, seed: int) -> Datalist:
+def ensure_prepared(dataset_dir: Dataset, prepared_dir: PathLike, *, split: str, seed: int) -> Datalist:
     """The datalist of a dataset, prepared now unless it was before; what a training configuration calls.
 
     A dataset folder that is named `phantom` and is missing is filled first. Several processes may call this at once:
@@ -176,15 +206,16 @@ def ensure_prepared(dataset_dir: PathLike, prepared_dir: PathLike, *, split: str
     Raises:
         UserError: prepared_dir holds another split, another seed or another dataset; or as `prepare`.
     """
-    dataset, prepared = Path(dataset_dir), Path(prepared_dir)
-    if dataset.name == PHANTOM_FOLDER and not dataset.exists():
-        from bundle.data.phantom import ensure_phantom
+    roots, prepared = find_roots(dataset_dir), Path(prepared_dir)
+    for dataset in roots.datasets.values():
+        if dataset.name == PHANTOM_FOLDER and not dataset.exists():
+            from bundle.data.phantom import ensure_phantom
 
-        ensure_phantom(dataset)
+            ensure_phantom(dataset)
     if not (prepared / DATALIST).exists():
-        prepare(dataset, prepared, split=split, seed=seed)
-    datalist = load_datalist(prepared / DATALIST, dataset_folder(dataset))
-    _check_prepared_for(datalist, dataset, prepared, split, seed)
+        prepare(roots, prepared, split=split, seed=seed)
+    datalist = load_datalist(prepared / DATALIST, roots)
+    _check_prepared_for(datalist, roots, prepared, split, seed)
     return datalist
 
 
@@ -245,27 +276,31 @@ def _datalist(case_list: CaseList, split: str, seed: int) -> Datalist:
     for name in (*LISTS, UNLABELLED) if UNLABELLED in parts else LISTS:
         wanted = ("normal",) if name.endswith("_normal") else LESION_LABELS
         members = parts[name.removesuffix("_normal")]
-        datalist[name] = [
-            {"image": case.image, "label": list(case.masks), "class": case.label, "group": case.group}
-            for case in members
-            if case.label in wanted
-        ]
+        datalist[name] = [_record(case) for case in members if case.label in wanted]
+    if case_list.datasets:
+        datalist["datasets"] = case_list.datasets
     return {**datalist, "split_sha256": split_checksum(datalist)}
 
 
-def _absolute(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _record(case: Case) -> dict[str, Any]:
+    record = {"image": case.image, "label": list(case.masks), "class": case.label, "group": case.group}
+    told = {"dataset": case.dataset, "patient": case.patient, "details": case.details}
+    return {**record, **{key: value for key, value in told.items() if value}}
+
+
+def _absolute(record: Mapping[str, Any], roots: Roots) -> dict[str, Any]:
     if record["class"] not in (*LABELS, UNCLASSED) or not isinstance(record["label"], list):
         raise ValueError(f"record {record}")
-    image, *masks = (str(folder / relative_path(path)) for path in (record["image"], *record["label"]))
+    image, *masks = (str(roots.absolute(relative_path(path))) for path in (record["image"], *record["label"]))
     return {**record, "image": image, "label": masks}
 
 
-def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split: str, seed: int) -> None:
+def _check_prepared_for(datalist: Datalist, roots: Roots, prepared: Path, split: str, seed: int) -> None:
     mend = f"name another folder, or delete {prepared} to have it made anew"
     for what, found, wanted in (
         (
             "split",
-            *((parse_split(text), is_by_image(text)) for text in (datalist["split"], split)),
+            *((parse_split(text), is_by_image(text), parse_left_out(text)) for text in (datalist["split"], split)),
         ),
         ("seed", datalist["seed"], seed),
     ):
@@ -275,10 +310,10 @@ def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split
     case_list = read_cases(prepared / CASES)
     if case_list.dataset_sha256 != datalist["dataset_sha256"]:
         raise InputError(prepared / DATALIST, f"was made from other cases than {CASES} beside it", mend)
-    _, listed, _ = list_dataset(dataset)
-    if listing_checksum(listed) != case_list.listing_sha256:
+    listed, listing_sha256 = list_datasets(roots)
+    if listing_sha256 != case_list.listing_sha256:
         known = len(case_list.cases) + len(case_list.skipped)
-        reason = f"was made from another list of files than {dataset} has now ({known} then, {len(listed)} images now)"
+        reason = f"was made from another list of files than {roots.name} has now ({known} then, {listed} images now)"
         raise InputError(prepared / CASES, reason, mend)
 
 

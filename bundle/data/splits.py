@@ -25,6 +25,9 @@ FOLD_VALIDATION = 0.1
 BY_IMAGE = " by image"
 """Ends the name of a split that lets near duplicates cross, as most published ones do: to compare with those alone."""
 
+LEAVE_OUT = "leave out "
+"""Begins the name of a split that tests one of several datasets, whole, and trains on the others."""
+
 Item = TypeVar("Item")
 
 
@@ -43,7 +46,8 @@ def parse_ratio(text: str) -> tuple[float, float, float]:
         raise UserError(
             f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80, "
             "a fold, such as 'fold 0 of 5', both, such as '15:5:80, fold 0 of 2', a fold that the dataset comes with, "
-            "such as 'own fold 0 of 5', or, to let near duplicates cross as published splits do, '65:5:30 by image'"
+            "such as 'own fold 0 of 5', or, to let near duplicates cross as published splits do, '65:5:30 by image'; "
+            "of several datasets, to test one alone, 'leave out NAME'"
         )
     return training / total, validation / total, test / total
 
@@ -73,14 +77,21 @@ def is_by_image(text: str) -> bool:
     return str(text).rstrip().endswith(BY_IMAGE)
 
 
+def parse_left_out(text: str) -> str | None:
+    """The dataset in "leave out BUSBRA"; None for any other split."""
+    return str(text).strip().removeprefix(LEAVE_OUT).strip() if str(text).strip().startswith(LEAVE_OUT) else None
+
+
 def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None, bool]:
     """The ratio and the fold in "15:5:80", "fold 0 of 5" or "15:5:80, fold 0 of 2", and whether the fold is an own one.
 
-    What is not said is None; `is_by_image` tells the rest.
+    What is not said is None; `is_by_image` and `parse_left_out` tell the rest.
 
     Raises:
         UserError: the text is of none of these forms.
     """
+    if parse_left_out(text) is not None:
+        return None, None, False
     if is_by_image(text):
         return parse_ratio(text.rstrip().removesuffix(BY_IMAGE)), None, False
     ratio, comma, fold = str(text).partition(",")
@@ -100,10 +111,15 @@ def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, lis
 
     "65:5:30 by image" deals out single images, whatever their groups: each case of the result is a group of its own.
 
+    "leave out BUSBRA" tests that one of several datasets and trains on the others, see `leave_out_dataset`.
+
     Raises:
-        UserError: the text is of no such form, there are fewer groups than folds, or the dataset has no such folds.
+        UserError: the text is of no such form, there are fewer groups than folds, or no such folds or dataset.
     """
     ratio, fold, own = parse_split(split)
+    left_out = parse_left_out(split)
+    if left_out is not None:
+        return leave_out_dataset(cases, left_out, seed)
     if is_by_image(split):
         cases = [replace(case, group=case.image) for case in cases]
     if ratio is None:
@@ -191,6 +207,25 @@ def own_fold(cases: Sequence[Case], fold: int, folds: int, seed: int) -> dict[st
     return dict(zip(PARTS, (training, validation, sorted(test, key=lambda case: case.image)), strict=True))
 
 
+def leave_out_dataset(cases: Sequence[Case], name: str, seed: int) -> dict[str, list[Case]]:
+    """Test one of several datasets, whole, as another hospital; `FOLD_VALIDATION` of the others is the validation part.
+
+    A case of the others whose group stands in the tested dataset as well is in no part.
+
+    Raises:
+        UserError: there is no such dataset beside others.
+    """
+    names = sorted({case.dataset for case in cases})
+    if name not in names or len(names) < 2:
+        found = ", ".join(filter(None, names)) or "one alone"
+        raise UserError(f"split '{LEAVE_OUT}{name}': give one of several datasets by its folder's name; here: {found}")
+    test = [case for case in cases if case.dataset == name]
+    tested = {case.group for case in test}
+    rest = [case for case in cases if case.dataset != name and case.group not in tested]
+    training, validation = _distribute(rest, (1 - FOLD_VALIDATION, FOLD_VALIDATION), seed)
+    return dict(zip(PARTS, (training, validation, sorted(test, key=lambda case: case.image)), strict=True))
+
+
 def check_no_group_crosses(split: Mapping[str, Any]) -> None:
     """Check that no group and no image of a datalist stands in two parts; `training_normal` counts as training.
 
@@ -236,7 +271,7 @@ def _distribute(cases: Sequence[Case], shares: Sequence[float], seed: int) -> li
     groups: defaultdict[str, list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: case.image):
         groups[case.group].append(case)
-    counts = Counter(case.label for case in cases)
+    counts = Counter(map(_stratum, cases))
     lacking = [Counter[str]() for _ in shares]
     for label in sorted(counts):
         for part, wanted in enumerate(_whole_shares(counts[label], shares)):
@@ -246,11 +281,16 @@ def _distribute(cases: Sequence[Case], shares: Sequence[float], seed: int) -> li
     # The sort is stable: groups of one size stay in the drawn order.
     for name in sorted(_shuffled(sorted(groups), rng), key=lambda name: -len(groups[name])):
         members = groups[name]
-        need = Counter(case.label for case in members)
+        need = Counter(map(_stratum, members))
         part = _draw_part(need, lacking, rng)
         lacking[part].subtract(need)
         parts[part] += members
     return [sorted(part, key=lambda case: case.image) for part in parts]
+
+
+def _stratum(case: Case) -> str:
+    """What each part shall have its share of: the class, of several datasets of each."""
+    return f"{case.dataset}/{case.label}" if case.dataset else case.label
 
 
 def _draw_part(need: Counter[str], lacking: Sequence[Counter[str]], rng: random.Random) -> int:

@@ -9,7 +9,9 @@ from .finish import finish_segmentation
 from .finish_classifier import finish_classification
 from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
+from .loss import LesionLoss
 from .run import claim_folder, run_training
+from .sampler import balanced_sampler
 from .teacher import load_teacher
 from .tracking import ListOutput
 
@@ -17,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Consistency",
     "History",
+    "LesionLoss",
     "ListOutput",
     "MovingAverage",
     "PrepareBatch",
@@ -27,6 +30,7 @@ __all__ = [
     "ShareBuffers",
     "StopEarly",
     "StopOnNonFinite",
+    "balanced_sampler",
     "claim_folder",
     "classifier_datalist_of",
     "collate_readable",

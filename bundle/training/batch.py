@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from monai.data.meta_tensor import MetaTensor
 
+UNMARKED = "unmarked"
+"""Under this key a batch may hold copies of its images without drawn marks, see `bundle.transforms.RemoveMarksd`."""
+
 
 class PrepareBatch:
     """The ``prepare_batch`` of MONAI's engines: move, lay out channels-last, augment.
@@ -16,14 +19,17 @@ class PrepareBatch:
     Args:
         augment: called with (image, label) on the device, returns both; None for validation.
         channels_last: memory layout that convolutions of small networks prefer on CPUs and tensor cores.
+        unmarked: chance that an image is replaced by its copy without drawn marks, where the batch has one.
     """
 
     def __init__(
         self,
         augment: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
         channels_last: bool = True,
+        unmarked: float = 0.0,
     ) -> None:
         self.augment = augment
+        self.unmarked = unmarked
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __call__(
@@ -35,6 +41,10 @@ class PrepareBatch:
         label = as_plain_tensor(batch["label"]).to(device, torch.float32, non_blocking=non_blocking)
         if label.ndim == 1:
             label = label[:, None]
+        if self.unmarked and UNMARKED in batch:
+            copies = as_plain_tensor(batch[UNMARKED]).to(device, torch.float32, non_blocking=non_blocking)
+            chosen = (torch.rand(len(image)) < self.unmarked).to(image.device)
+            image = torch.where(chosen[:, None, None, None], copies, image)
         if self.augment is not None:
             image, label = self.augment(image, label)
         return image.contiguous(memory_format=self.memory_format), label

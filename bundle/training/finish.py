@@ -12,6 +12,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
+from bundle.evaluation.presence import choose_presence
 from bundle.evaluation.segmentation import choose_threshold, measure_case
 from bundle.evaluation.uncertainty import choose_doubt_limit, confidence_of_map
 from bundle.files import write_json
@@ -33,23 +34,26 @@ def finish_segmentation(
     datalist: Mapping[str, Any],
     publish_to: str | os.PathLike[str] | None = None,
     choose_from: int = 1,
+    network_settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Restore the best epoch and write what a run leaves behind in its folder.
 
     ``model.pt`` and ``model.json`` (weights and card), ``metrics.json`` (validation), ``examples.png``. The threshold
     is chosen by the mean Dice over the validation images, see `choose_threshold`; so is the confidence below which an
-    outline is doubtful, see `choose_doubt_limit`.
+    outline is doubtful, see `choose_doubt_limit`, and where the network has a presence head, see `choose_presence`, the
+    probability below which no lesion is told of.
 
     Args:
         checkpoint: of the finished run; names folder, network and best epoch.
         dataloader: validation batches.
         prepare_batch: as the evaluator's.
-        inferer: as the evaluator's.
+        inferer: as the evaluator's; where the network has a presence head, with its channel.
         device: where the network is.
         settings: what evaluation and inference must repeat (filters, spatial_size …); goes into the card.
         datalist: of the run, for the record.
         publish_to: also copy the weights there; phantom weights never are.
         choose_from: fewest validation images that the threshold is chosen from; with fewer it is 0.5.
+        network_settings: name and settings of the network's architecture, for the card.
     """
     if idist.get_rank() != 0:
         return
@@ -59,15 +63,19 @@ def finish_segmentation(
     network.eval()
     cases = list(_predict(network, dataloader, prepare_batch, inferer, device))
     enough = len(cases) >= choose_from
-    threshold = choose_threshold((probability, lesion) for _, lesion, probability in cases) if enough else 0.5
-    dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability in cases]
+    threshold = choose_threshold((probability, lesion) for _, lesion, probability, _ in cases) if enough else 0.5
+    dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability, _ in cases]
+    scores = [(presence, bool(lesion.any())) for _, lesion, _, presence in cases if presence is not None]
+    presence = choose_presence(*zip(*scores, strict=True)) if scores else None
     synthetic = bool(datalist.get("synthetic"))
     record = {
+        **(network_settings or {}),
         **settings,
         "threshold": threshold,
         "doubtful_below": choose_doubt_limit(
-            [confidence_of_map(probability, threshold) for _, lesion, probability in cases if lesion.any()]
+            [confidence_of_map(probability, threshold) for _, lesion, probability, _ in cases if lesion.any()]
         ),
+        **({"presence_points": presence} if presence else {}),
         "synthetic": synthetic,
         "best_epoch": checkpoint.best_epoch,
         "validation": {
@@ -79,13 +87,14 @@ def finish_segmentation(
         },
         "training_images": len(datalist["training"]),
         **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
+        **({"datasets": datalist["datasets"]} if datalist.get("datasets") else {}),
         "provenance": describe_run(),
     }
     write_weights(folder / "model.pt", flat_state_dict(network), record)
     write_json(folder / "metrics.json", record)
     shown = [
         (image * 255, lesion, probability, f"Dice {score:.2f}" if score is not None else "no lesion")
-        for (image, lesion, probability), score in zip(cases[:6], dice[:6], strict=True)
+        for (image, lesion, probability, _), score in zip(cases[:6], dice[:6], strict=True)
     ]
     plot_examples(shown, folder / "examples.png", threshold=threshold, synthetic=synthetic)
     logger.info(
@@ -107,10 +116,12 @@ def _predict(
     prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     inferer: Callable[..., torch.Tensor],
     device: torch.device | str,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float | None]]:
+    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image, and, where the
+    network has a presence head, the probability that there is a lesion."""
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         probability = inferer(image, network).sigmoid()
         pictures, lesions, maps = (tensor[:, 0].cpu().numpy() for tensor in (image, label, probability))
-        yield from zip(pictures, lesions > 0.5, maps, strict=True)
+        heads = probability[:, 1].mean(dim=(1, 2)).tolist() if probability.shape[1] > 1 else [None] * len(maps)
+        yield from zip(pictures, lesions > 0.5, maps, heads, strict=True)

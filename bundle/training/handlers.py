@@ -188,7 +188,8 @@ class History:
         # Sums stay on the device: reading them each iteration would stall a GPU. Double precision makes them
         # independent of their order, so of where a run was interrupted.
         output: Any = engine.state.output
-        predicted, lesion = output["pred"] > 0, output["label"] > 0.5
+        lesion = output["label"] > 0.5
+        predicted = output["pred"][:, : lesion.shape[1]] > 0  # without the channel of a presence head
         figures = {
             "loss": output["loss"].detach(),
             "overlap": (predicted & lesion).sum(),

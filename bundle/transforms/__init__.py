@@ -7,7 +7,9 @@ from .features import FEATURES, DescribeLesiond, describe_lesion, describe_shape
 from .geometry import EnhanceContrastd, FitTod, RestoreSized, resize
 from .lesion import CropLesiond, LesionRegion, LoadProbabilityd, find_lesion, place_square, quantise
 from .load import LoadLesionMaskd, LoadUltrasoundd
+from .marks import RandomMarks, RemoveMarksd
 from .shape import measure_lesion
+from .windows import RandomWindows
 
 __all__ = [
     "FEATURES",
@@ -22,8 +24,11 @@ __all__ = [
     "LoadLesionMaskd",
     "LoadProbabilityd",
     "LoadUltrasoundd",
+    "RandomMarks",
     "RandomSpeckle",
     "RandomWarp",
+    "RandomWindows",
+    "RemoveMarksd",
     "RestoreSized",
     "describe_lesion",
     "describe_shape",

@@ -141,23 +141,37 @@ class RandomSpeckle(nn.Module):
 
 
 class BatchAugmentation(nn.Module):
-    """A warp of image and mask, then a chain of intensity changes of the image.
+    """Windows, drawn marks and a warp of image and mask, then a chain of intensity changes of the image.
 
     Args:
         warp: of image and mask together; None for none.
         intensity: modules called one after another with the image in [0, 1], such as ``kornia.augmentation`` ones.
+        windows: cuts windows of image and mask, before all else; None for none.
+        marks: draws marks into the image, called with image and mask before the warp; None for none.
 
     Shape:
         image (N, C, H, W) float in [0, 1], mask (N, 1, H, W) float 0 or 1; returned likewise.
     """
 
-    def __init__(self, warp: RandomWarp | None = None, intensity: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self,
+        warp: RandomWarp | None = None,
+        intensity: Sequence[nn.Module] = (),
+        windows: nn.Module | None = None,
+        marks: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.warp = warp
         self.intensity = nn.ModuleList(intensity)
+        self.windows = windows
+        self.marks = marks
 
     @torch.no_grad()
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.windows is not None:
+            image, mask = self.windows(image, mask)
+        if self.marks is not None:
+            image = self.marks(image, mask)
         if self.warp is not None:
             image, mask = self.warp(image, mask)
         for change in self.intensity:

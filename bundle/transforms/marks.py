@@ -185,15 +185,21 @@ class RemoveMarksd(MapTransform):
     Args:
         keys: of images (1, H, W) float in [0, 1].
         names: of the copies.
+        active: false to add nothing.
     """
 
-    def __init__(self, keys: KeysCollection, names: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, names: KeysCollection, active: bool = True, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.names = (names,) if isinstance(names, str) else tuple(names)  # type: ignore[arg-type]
+        self.active = bool(active)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the copies; they carry no metadata."""
         out = dict(data)
+        if not self.active:
+            return out
         for key, name in self.key_iterator(out, self.names):
             image = out[key]
             plain = image.as_tensor() if isinstance(image, MetaTensor) else image

@@ -14,6 +14,7 @@ from bundle.data.cases import Case
 from bundle.data.names import MAPS_RECORD, output_name
 from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
 from bundle.data.prepare import load_datalist
+from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
@@ -42,7 +43,7 @@ class Source:
 
 def prepare_classifier(
     sources: Sequence[Source],
-    dataset_dir: str | os.PathLike[str],
+    dataset_dir: Dataset,
     output_dir: str | os.PathLike[str],
     *,
     split: str = "60:10:30",
@@ -56,7 +57,7 @@ def prepare_classifier(
 
     Args:
         sources: one, or one per fold.
-        dataset_dir: the dataset's folder.
+        dataset_dir: the dataset's folder, or those of several.
         output_dir: gets the datalist.
         split: training : validation : test of the classifier, or a fold such as "fold 0 of 5"; groups stay whole.
         seed: of the split.
@@ -72,11 +73,11 @@ def prepare_classifier(
     """
     if masks not in MASK_SOURCES:
         raise UserError(f"masks '{masks}': give one of {', '.join(MASK_SOURCES)}")
-    folder = Path(dataset_dir).resolve()
+    roots = find_roots(dataset_dir)
     records: dict[str, dict[str, Any]] = {}
     segmenters: list[dict[str, Any]] = []
     for number, source in enumerate(sources):
-        segmentation = load_datalist(source.datalist, dataset_dir)
+        segmentation = load_datalist(source.datalist, roots)
         for name in (segmentation["split"], split):
             if is_by_image(name):
                 raise UserError(f"split '{name}': near duplicates cross it; no classifier is judged by such a split")
@@ -85,11 +86,15 @@ def prepare_classifier(
         for record in segmentation["test"]:
             if record["class"] not in TARGETS:
                 continue
-            made = _record(record, folder, Path(source.maps_dir).resolve(), masks, number)
+            made = _record(record, roots, masks, number)
             if records.setdefault(made["image"], made) is not made:
                 raise UserError(f"{record['image']}: in the test part of two segmenters; give the folds of one split")
     datalist: dict[str, Any] = {
-        **{key: segmentation[key] for key in ("name", "synthetic", "source", "dataset_sha256")},
+        **{
+            key: segmentation[key]
+            for key in ("name", "synthetic", "source", "dataset_sha256", "datasets")
+            if key in segmentation
+        },
         "description": "Benign or malignant; images that their segmenter never trained on.",
         "labels": {"0": "benign", "1": "malignant"},
         "masks": masks,
@@ -100,28 +105,28 @@ def prepare_classifier(
         "seed": seed,
     }
     cases = [
-        Case(image=record["image"], masks=(), label=record["class"], group=record["group"])
+        Case(record["image"], (), record["class"], group=record["group"], dataset=record.get("dataset", ""))
         for record in records.values()
     ]
     for part, members in split_by_name(cases, split, seed).items():
         datalist[part] = [records[case.image] for case in members]
     datalist["split_sha256"] = split_checksum(datalist)
-    _check_classes(datalist, dataset_dir)
+    _check_classes(datalist)
     check_no_group_crosses(datalist)
     write_json(Path(output_dir) / DATALIST, datalist)
-    return load_classifier_datalist(Path(output_dir) / DATALIST, dataset_dir, [source.maps_dir for source in sources])
+    return load_classifier_datalist(Path(output_dir) / DATALIST, roots, [source.maps_dir for source in sources])
 
 
 def load_classifier_datalist(
     datalist: str | os.PathLike[str],
-    dataset_dir: str | os.PathLike[str],
+    dataset_dir: Dataset | Roots,
     maps_dirs: Sequence[str | os.PathLike[str]],
 ) -> dict[str, Any]:
     """Read a classifier's datalist with absolute paths in its records.
 
     Args:
         datalist: the file.
-        dataset_dir: the dataset's folder.
+        dataset_dir: the dataset's folder, or those of several.
         maps_dirs: of the sources that it was made from, in their order.
 
     Raises:
@@ -135,15 +140,15 @@ def load_classifier_datalist(
     if missing:
         raise InputError(datalist, f"is no classifier datalist (it lacks {', '.join(missing)})", mend)
     check_no_group_crosses(content)
-    folder, maps = Path(dataset_dir).resolve(), [Path(path).resolve() for path in maps_dirs]
+    roots, maps = find_roots(dataset_dir), [Path(path).resolve() for path in maps_dirs]
     for part in PARTS:
         for record in content[part]:
-            record["image"] = str(folder / record["image"])
+            record["image"] = str(_locate(roots, record["image"], datalist))
             if not os.path.isfile(split_frame(record["image"])[0]):
                 mend = "give the dataset's own folder"
                 raise InputError(record["image"], "is named in the datalist but missing", mend)
             if content["masks"] == "oracle":
-                record["probability"] = [str(folder / path) for path in record["probability"]]
+                record["probability"] = [str(_locate(roots, path, datalist)) for path in record["probability"]]
             else:
                 if record["source"] >= len(maps):
                     raise InputError(datalist, "was made from more segmenters than are given", mend)
@@ -154,7 +159,7 @@ def load_classifier_datalist(
 
 
 def ensure_classifier_prepared(
-    dataset_dir: str | os.PathLike[str],
+    dataset_dir: Dataset,
     sources: Sequence[Mapping[str, Any]],
     output_dir: str | os.PathLike[str],
     split: str,
@@ -248,26 +253,34 @@ def _require_segmenter(weights: str | os.PathLike[str] | None) -> dict[str, Any]
     return require_card(weights, ("sha256", "threshold"))
 
 
-def _check_classes(datalist: dict[str, Any], dataset_dir: str | os.PathLike[str]) -> None:
+def _check_classes(datalist: dict[str, Any]) -> None:
     """Refuse a split that would only fail after the training, when the operating points are chosen."""
     for part in ("training", "validation"):
         for label in TARGETS:
             if not any(record["class"] == label for record in datalist[part]):
-                raise UserError(f"{dataset_dir}: no {label} image is left for {part}; add cases or change --split")
+                raise UserError(f"{datalist['name']}: no {label} image is left for {part}; add cases or change --split")
 
 
-def _record(record: dict[str, Any], folder: Path, maps: Path, masks: str, source: int) -> dict[str, Any]:
-    relative = Path(record["image"]).relative_to(folder)
+def _locate(roots: Roots, relative: str, datalist: str | os.PathLike[str]) -> Path:
+    try:
+        return roots.absolute(relative)
+    except ValueError as error:
+        raise InputError(datalist, str(error), "give the datasets that it was made from as dataset_dir") from error
+
+
+def _record(record: dict[str, Any], roots: Roots, masks: str, source: int) -> dict[str, Any]:
+    relative = roots.relative(record["image"])
     probability: str | list[str]
     if masks == "oracle":
-        probability = [Path(path).relative_to(folder).as_posix() for path in record["label"]]
+        probability = [roots.relative(path) for path in record["label"]]
     else:
-        probability = output_name(folder / relative, folder).as_posix()
+        probability = output_name(Path(relative), Path()).as_posix()
     return {
-        "image": relative.as_posix(),
+        "image": relative,
         "probability": probability,
         "source": source,
         "label": TARGETS[record["class"]],
         "class": record["class"],
         "group": record["group"],
+        **{key: record[key] for key in ("dataset", "patient", "details") if key in record},
     }

@@ -61,7 +61,7 @@ PathLike = str | os.PathLike[str]
 
 
 def prepare(
-    dataset: Dataset,
+    dataset: Dataset | Roots,
     output_dir: PathLike,
     *,
     split: str = "15:5:80",
@@ -171,7 +171,7 @@ def prepared_name(dataset: str, split: str, seed: int) -> str:
     return f"{name}_{fold[1]}-{'own-' if is_own_fold(last) else ''}folds_seed{seed}_fold{fold[0]}"
 
 
-def load_datalist(datalist: PathLike, dataset_dir: Dataset) -> Datalist:
+def load_datalist(datalist: PathLike, dataset_dir: Dataset | Roots) -> Datalist:
     """Read a datalist file with absolute paths in its records: "image" one path, "label" a list of mask paths.
 
     Raises:

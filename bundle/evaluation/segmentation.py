@@ -14,6 +14,7 @@ from monai.metrics import compute_hausdorff_distance
 
 from bundle.errors import UserError
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
+from bundle.evaluation.presence import summarise_presence
 
 MISSED_BELOW = 0.1  # a Dice under this means that the lesion was not found: the overlap is of no use to a reader
 WELL_FROM = 0.5  # a Dice from here on means that most of the outline is right
@@ -21,6 +22,8 @@ STRETCHED = 256  # pixels per side of the image in which papers on this task giv
 THRESHOLDS = np.arange(5, 100, 5) / 100
 SIZES = {"below 3 %": (0.0, 0.03), "3 to 10 %": (0.03, 0.1), "10 % and more": (0.1, 1.1)}
 """Of a lesion, as a share of its image: the name of each class of sizes, from and to."""
+STRATA = ("device", "birads")
+"""What a dataset may tell of an image that results are also given by."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
     Returns:
         A dict ready for JSON: `intervals` (how they were drawn), `lesions` (all images with a lesion), `classes` (the
         same per class), `sizes` (the same per size of the lesion, see `SIZES`) and `normals` (images without a lesion).
-        Each score is {"estimate", "low", "high"}; HD95 is the mean over the cases that define it, and `hd95_undefined`
+        Where rows tell a `dataset`, `datasets` holds lesions and normals of each; where they tell one of `STRATA`, that
+        name holds the lesions of each value; where a network told of `presence`, see `summarise_presence`. Each is a
+        {"estimate", "low", "high"}; HD95 is the mean over the cases that define it, and `hd95_undefined`
         counts the others.
     """
     lesions = [row for row in rows if row["dice"] is not None]
@@ -120,11 +125,10 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
             for name in classes
         },
         "sizes": {name: _summarise_lesions(part, draws, seed) for name, part in sizes.items() if part},
-        "normals": {
-            **_count(normals),
-            "false_positive_rate": _mean(normals, "false_positive", draws, seed),
-            "false_positive_area": _mean(normals, "false_positive_area", draws, seed),
-        },
+        "normals": _summarise_normals(normals, draws, seed),
+        **_summarise_presence(rows, draws, seed),
+        **{key: part for key in STRATA if (part := _summarise_strata(lesions, key, draws, seed))},
+        **_summarise_datasets(rows, draws, seed),
     }
 
 
@@ -236,6 +240,43 @@ def _mean(rows: Sequence[Mapping[str, Any]], key: str, draws: int, seed: int) ->
     defined = [row for row in rows if row[key] is not None]
     groups = [str(row["group"]) for row in defined]
     return bootstrap_ratio_by_group([float(row[key]) for row in defined], groups, draws=draws, seed=seed).as_dict()
+
+
+def _summarise_normals(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
+    """Return the scores of images without a lesion."""
+    return {
+        **_count(rows),
+        "false_positive_rate": _mean(rows, "false_positive", draws, seed),
+        "false_positive_area": _mean(rows, "false_positive_area", draws, seed),
+    }
+
+
+def _summarise_presence(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
+    if not rows or any(row.get("presence") is None for row in rows):
+        return {}
+    return {"presence": summarise_presence(rows, draws, seed)}
+
+
+def _summarise_datasets(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
+    """Return the scores of each dataset, where several were used together."""
+    found: dict[str, Any] = {}
+    for name in sorted({str(row["dataset"]) for row in rows if row.get("dataset")}):
+        part = [row for row in rows if row.get("dataset") == name]
+        found[name] = {
+            "lesions": _summarise_lesions([row for row in part if row["dice"] is not None], draws, seed),
+            "normals": _summarise_normals([row for row in part if row["dice"] is None], draws, seed),
+            **_summarise_presence(part, draws, seed),
+        }
+    return {"datasets": found} if found else {}
+
+
+def _summarise_strata(lesions: Sequence[Mapping[str, Any]], key: str, draws: int, seed: int) -> dict[str, Any]:
+    """Return the scores of lesions by what a dataset tells of their images."""
+    values = sorted({str(row[key]) for row in lesions if row.get(key)})
+    return {
+        value: _summarise_lesions([row for row in lesions if str(row.get(key)) == value], draws, seed)
+        for value in values
+    }
 
 
 def _summarise_lesions(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:

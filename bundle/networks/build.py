@@ -53,7 +53,7 @@ def build_from_card(card: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError: the card names an architecture that is not known here.
     """
-    return build_network(**{**card, "pretrained": False, "architecture": card["architecture"]})
+    return build_network(**{**card, "pretrained": False})
 
 
 def _find(architecture: str) -> type[nn.Module]:

@@ -104,7 +104,7 @@ class LiteEncoder(nn.Module):
 
     def __init__(self, in_channels: int = 1, width: float = 1.0) -> None:
         super().__init__()
-        self.width = float(width)
+        self.in_channels, self.width = int(in_channels), float(width)
         self.stem = nn.Sequential(
             *_normalised(nn.Conv2d(in_channels, _STEM, 3, 2, 1, bias=False)), nn.ReLU6(inplace=True)
         )
@@ -171,8 +171,9 @@ def load_imagenet(encoder: LiteEncoder) -> None:
     if encoder.width != 1:
         raise UserError(f"pretrained: there are no ImageNet weights of width {encoder.width}; give --pretrained false")
     state = _renamed(_read_weights())
-    stem = torch.zeros_like(encoder.stem[0].weight)
-    stem[:, 0] = state["stem.0.weight"].sum(dim=1)
+    colour = state["stem.0.weight"]
+    stem = torch.zeros(len(colour), encoder.in_channels, *colour.shape[2:])
+    stem[:, 0] = colour.sum(dim=1)
     encoder.load_state_dict({**state, "stem.0.weight": stem})
 
 

@@ -68,8 +68,6 @@ class LiteUNet(nn.Module):
         self.head = nn.Conv2d(decoder_channels[-1], out_channels, kernel_size=1)
         self.presence_head = nn.Linear(self.encoder.channels[-1], 1) if presence else None
         initialise(self.decoder)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
         if pretrained:
             load_imagenet(self.encoder)
 

@@ -111,8 +111,11 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = card_path(weights)
     card: dict[str, Any] = read_json(path, "restore it beside its weights") if path.exists() else {}
-    if "context" in card:  # a U-Net's; before instance norm was a choice, cards said nothing of it
-        card.setdefault("instance_norm", False)
+    # Before there was a choice, cards said nothing of instance norm and of the architecture.
+    if "context" in card:
+        card = {"instance_norm": False, "architecture": "UNet", **card}
+    elif "decoder" in card:
+        card = {"architecture": "SegNet", **card}
     return card
 
 

@@ -2,6 +2,6 @@
 """What the bundle writes: masks, overlays, tables, atomically."""
 
 from .findings import WriteFindings
-from .handler import WriteMasks
+from .handler import WriteMaps, WriteMasks
 
-__all__ = ["WriteFindings", "WriteMasks"]
+__all__ = ["WriteFindings", "WriteMaps", "WriteMasks"]

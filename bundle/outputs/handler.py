@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
 from bundle.data.names import MAPS_RECORD, output_name
+from bundle.data.roots import Dataset, find_roots
 from bundle.files import sha256_of, write_json
 from bundle.networks.weights import read_card
 from bundle.outputs.png import write_mask, write_overlay, write_probability
@@ -79,3 +80,44 @@ class WriteMasks:
         write_json(self.folder / MAPS_RECORD, {"sha256": sha256, **read_card(self.weights)})
         # Written last and always: where it is, all else is there.
         write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
+
+
+class WriteMaps:
+    """Write the probability maps of an evaluation's images, ``probabilities/<image>.png``: what a classifier reads.
+
+    Args:
+        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps. None writes nothing.
+        dataset_dir: one dataset or several, which the names are relative to.
+        weights: of the segmenter; its card is kept with the maps.
+    """
+
+    def __init__(
+        self, output_dir: str | os.PathLike[str] | None, dataset_dir: Dataset, weights: str | os.PathLike[str]
+    ) -> None:
+        self.folder = None if output_dir is None else Path(output_dir)
+        self.roots = find_roots(dataset_dir)
+        self.weights = weights
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator whose output ``pred`` is a probability map per image, (C, H, W) at native size."""
+        if self.folder is not None:
+            engine.add_event_handler(Events.STARTED, self._open)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
+            engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _open(self, _: Engine) -> None:
+        assert self.folder is not None
+        # Maps that an earlier run left here are replaced one by one: until the end nobody can say whose they are.
+        (self.folder / MAPS_RECORD).unlink(missing_ok=True)
+
+    def _write(self, engine: Engine) -> None:
+        assert self.folder is not None
+        output: Any = engine.state.output
+        for item in output:
+            name = output_name(Path(self.roots.relative(str(item["image"].meta["filename_or_obj"]))), Path())
+            probability = item["pred"][0].float().cpu().numpy().clip(0, 1)
+            write_probability(probability, self.folder / "probabilities" / name)
+
+    def _finish(self, _: Engine) -> None:
+        assert self.folder is not None
+        write_json(self.folder / MAPS_RECORD, {"sha256": sha256_of(self.weights), **read_card(self.weights)})

@@ -20,7 +20,7 @@ from monai.transforms import Compose
 
 from bundle.errors import UserError
 from bundle.finding import Finding
-from bundle.networks import SegNet, UNet
+from bundle.networks import build_from_card
 from bundle.networks.inferers import AutocastInferer
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
 from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
@@ -28,16 +28,16 @@ from bundle.prediction.classify import ClassifyLesiond
 from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
 
-SEGMENTER_KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size")
-CLASSIFIER_KEYS = ("in_channels", "filters", "decoder", "batch_norm", "standardize")
+SEGMENTER_KEYS = ("architecture", "standardize", "spatial_size", "threshold")
+CLASSIFIER_KEYS = ("architecture", "in_channels", "standardize")
 
 
 class Predictor:
     """Segment, cut out and classify the lesion of a 2-D B-mode breast ultrasound image.
 
     Args:
-        segmenter: weights file of the U-Net, its card beside it.
-        classifier: weights file of the SegNet, its card beside it.
+        segmenter: weights file of the segmentation network, its card beside it.
+        classifier: weights file of the classifier, its card beside it.
         device: where to run; by default a GPU where there is one.
         amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
         explain: also say where the evidence for malignancy is, as ``finding.explanation``.
@@ -64,16 +64,10 @@ class Predictor:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() and backend == TORCH else "cpu"))
         _check_backend(backend, self.device, explain)
         card = require_card(segmenter, SEGMENTER_KEYS)
-        unet = UNet(
-            filters=card["filters"],
-            batch_norm=card["batch_norm"],
-            context=card["context"],
-            standardize=card["standardize"],
-            instance_norm=card["instance_norm"],
-        )
+        unet = build_from_card(card)
         card = load_weights(unet, segmenter, allow_unverified)
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
-        segnet = SegNet(**{key: classifier_card[key] for key in CLASSIFIER_KEYS})
+        segnet = build_from_card(classifier_card)
         classifier_card = load_weights(segnet, classifier, allow_unverified)
         self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
         self.segmenter = self._ready(unet, (1, *card["spatial_size"]), backend)

@@ -20,12 +20,14 @@ from bundle.evaluation import fusion
 from bundle.evaluation.classification import summarise_classification
 from bundle.evaluation.conformal import summarise_conformal
 from bundle.evaluation.scores import classification_scores
+from bundle.evaluation.segmentation import STRATA
+from bundle.evaluation.subgroups import summarise_subgroups
 from bundle.files import write_atomically, write_json
 from bundle.networks.weights import read_card
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_confusion, plot_reliability, plot_roc
 from bundle.reports.html import write_classification_report
-from bundle.reports.segmentation_handler import refuse_another_split, to_csv
+from bundle.reports.segmentation_handler import name_row, refuse_another_split, tell_columns, to_csv
 from bundle.transforms.lesion import quantise
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class ClassificationEvaluation:
         self.datalist, self.part = datalist, part
         _refuse_trained_images(self.card, datalist, weights)
         refuse_another_split(self.card, datalist, weights)
+        self.told = tell_columns(records, ("dataset", "patient", *STRATA))
         self.rows: list[dict[str, Any]] = []
         self.wrong: list[tuple[dict[str, Any], np.ndarray]] = []
 
@@ -87,10 +90,11 @@ class ClassificationEvaluation:
             logit = float(torch.as_tensor(item["pred"]).reshape(()))
             features = given["features"] if self.card.get("fusion") else ()
             row = {
-                "image": Path(path).relative_to(Path(path).parents[1]).as_posix(),
+                "image": name_row(record),
                 "class": record["class"],
                 "group": record["group"],
                 "label": int(record["label"]),
+                **{key: record.get(key, record.get("details", {}).get(key, "")) for key in self.told},
                 "logit": logit,
                 "probability_raw": float(expit(logit)),
                 "probability": fusion.calibrated_probability(self.card, [logit], [features]).item(),
@@ -105,7 +109,7 @@ class ClassificationEvaluation:
         thresholds = {"default": HALF}
         for point in self.card.get("operating_points", []):
             thresholds[f"sensitivity {point['sensitivity_wish']:.2f} on validation"] = point["threshold"]
-        summary = summarise_classification(self.rows, thresholds)
+        summary = summarise_classification(self.rows, thresholds) | summarise_subgroups(self.rows, thresholds)
         metrics = {
             "task": "classification",
             "synthetic": synthetic,

@@ -22,7 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from bundle.errors import InputError, UserError
 from bundle.evaluation.classification import choose_operating_points, summarise_classification
 from bundle.evaluation.conformal import fit_conformal, summarise_conformal
-from bundle.evaluation.segmentation import CaseScores, summarise
+from bundle.evaluation.segmentation import STRATA, CaseScores, summarise
+from bundle.evaluation.subgroups import summarise_subgroups
 from bundle.files import read_json, write_atomically, write_json
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_confusion, plot_dice_histogram, plot_reliability, plot_roc
@@ -33,7 +34,7 @@ SENSITIVITIES = (0.90, 0.95)
 CLIP = 1e-6  # probabilities are kept this far from 0 and 1, whose logits are infinite
 _MEND = "give the folder of a run that was evaluated"
 _COUNTS = ("tp", "fp", "fn", "tn")
-_FLAGS = ("missed", "false_positive")
+_FLAGS = ("missed", "false_positive", "told_none")
 
 Row = dict[str, Any]
 
@@ -144,7 +145,7 @@ def _read_run(folder: Path) -> Run:
 
 def _parse(row: Mapping[str, str]) -> Row:
     """Give the cells of a ``per_image.csv`` their types back."""
-    texts = ("image", "class", "group")
+    texts = ("image", "class", "group", "dataset", "device", "birads", "patient")
     parsed: Row = {}
     for key, cell in row.items():
         if key in texts:
@@ -206,7 +207,12 @@ def _pool_classifiers(folds: Sequence[Sequence[Run]]) -> dict[str, Any]:
             probabilities = np.array([run.rows[image]["probability"] for run in fold])
             mean = float(logit(probabilities.clip(CLIP, 1 - CLIP)).mean())
             rows.append(
-                {**{key: row[key] for key in ("image", "class", "group", "label")}, "fold": number, "logit": mean}
+                {
+                    **{key: row[key] for key in ("image", "class", "group", "label")},
+                    **{key: row[key] for key in ("dataset", "patient", *STRATA) if key in row},
+                    "fold": number,
+                    "logit": mean,
+                }
             )
     logits, labels, numbers = (np.array([row[key] for row in rows]) for key in ("logit", "label", "fold"))
     probabilities, points, limits = calibrate_across(logits, labels, numbers)
@@ -222,6 +228,7 @@ def _pool_classifiers(folds: Sequence[Sequence[Run]]) -> dict[str, Any]:
         "task": "classification",
         "masks": folds[0][0].metrics.get("masks"),
         **summarise_classification(rows, thresholds),
+        **summarise_subgroups(rows, thresholds),
         "conformal": summarise_conformal(rows, [limits[number] for number in numbers]),
     }
 

@@ -20,7 +20,7 @@ from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
 from bundle.evaluation.scores import segmentation_scores
-from bundle.evaluation.segmentation import measure_case, summarise, summarise_doubt
+from bundle.evaluation.segmentation import STRATA, measure_case, summarise, summarise_doubt
 from bundle.evaluation.uncertainty import confidence_of_map
 from bundle.files import write_atomically, write_json
 from bundle.networks.weights import read_card
@@ -61,7 +61,10 @@ class SegmentationEvaluation:
         self.threshold = float(threshold)
         self.weights = weights
         self.datalist = datalist
-        refuse_another_split(read_card(weights), datalist, weights)
+        card = read_card(weights)
+        refuse_another_split(card, datalist, weights)
+        self.none_below = card.get("presence_points", {}).get("none_below", 0.0)
+        self.told = tell_columns(records, ("dataset", *STRATA))
         self.rows: list[dict[str, Any]] = []
         self.examples: list[tuple[float, dict[str, Any], np.ndarray]] = []
 
@@ -81,18 +84,28 @@ class SegmentationEvaluation:
         for item in output:
             path = str(item["image"].meta["filename_or_obj"])
             record = self.records[path]
-            probability = torch.as_tensor(item["pred"]).squeeze(0).float().cpu().numpy().clip(0, 1)
+            maps = torch.as_tensor(item["pred"]).float().cpu().numpy().clip(0, 1)
+            probability = maps[0]
             scores = measure_case(probability, merge_masks(record["label"], path, probability.shape), self.threshold)
             row = {
-                "image": Path(path).relative_to(Path(path).parents[1]).as_posix(),
+                "image": name_row(record),
                 "class": record["class"],
                 "group": record["group"],
                 **dataclasses.asdict(scores),
                 "outline_confidence": confidence_of_map(probability, self.threshold),
+                **self._tell_presence(maps),
+                **{key: record.get(key, record.get("details", {}).get(key, "")) for key in self.told},
             }
             self.rows.append(row)
             if scores.dice is not None:
                 self._keep_example(scores.dice, record, probability)
+
+    def _tell_presence(self, maps: np.ndarray) -> dict[str, Any]:
+        """What a presence head says, which stands at every pixel of the image's region of channel 1."""
+        if len(maps) < 2:
+            return {}
+        presence = float(maps[1].max())
+        return {"presence": presence, "told_none": presence < self.none_below}
 
     def _keep_example(self, dice: float, record: Mapping[str, Any], probability: np.ndarray) -> None:
         """Keep every n-th case for the figure, so that it shows good and bad ones and memory stays flat."""
@@ -182,6 +195,17 @@ def refuse_another_split(card: Mapping[str, Any], datalist: Mapping[str, Any], w
             f"{weights}: trained on another split of this dataset, so it may have seen the images it is tested on; "
             "evaluate on the prepared folder of its own training, or train anew"
         )
+
+
+def name_row(record: Mapping[str, Any]) -> str:
+    """Name an image in a table: the last folder and the file, after its dataset's name where there are several."""
+    path = Path(record["image"])
+    return "/".join([*filter(None, [record.get("dataset")]), path.relative_to(path.parents[1]).as_posix()])
+
+
+def tell_columns(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Those of the names that some record tells, itself or in its details: further columns of a table."""
+    return [name for name in names if any(record.get(name, record.get("details", {}).get(name)) for record in records)]
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:

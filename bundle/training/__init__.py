@@ -9,7 +9,7 @@ from .finish import finish_segmentation
 from .finish_classifier import finish_classification
 from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
-from .loss import LesionLoss
+from .loss import LesionLoss, SmoothedCrossEntropy
 from .run import claim_folder, run_training
 from .sampler import balanced_sampler
 from .teacher import load_teacher
@@ -28,6 +28,7 @@ __all__ = [
     "ReportBadFiles",
     "Reseed",
     "ShareBuffers",
+    "SmoothedCrossEntropy",
     "StopEarly",
     "StopOnNonFinite",
     "balanced_sampler",

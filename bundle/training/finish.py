@@ -66,7 +66,7 @@ def finish_segmentation(
     threshold = choose_threshold((probability, lesion) for _, lesion, probability, _ in cases) if enough else 0.5
     dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability, _ in cases]
     scores = [(presence, bool(lesion.any())) for _, lesion, _, presence in cases if presence is not None]
-    presence = choose_presence(*zip(*scores, strict=True)) if scores else None
+    presence = choose_presence([score for score, _ in scores], [lesion for _, lesion in scores]) if scores else None
     synthetic = bool(datalist.get("synthetic"))
     record = {
         **(network_settings or {}),

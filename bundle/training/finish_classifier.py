@@ -35,6 +35,7 @@ def finish_classification(
     publish_to: str | os.PathLike[str] | None = None,
     keep: str = "best",
     described: Iterable[Mapping[str, Any]] | None = None,
+    network_settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Take the run's weights, calibrate them on the validation images and write what a run leaves behind.
 
@@ -53,6 +54,7 @@ def finish_classification(
         keep: "best", the epoch with the best score on validation; or "last", which leaves the validation images
             unspent for the calibration, and is better where they are few.
         described: training images with ``features`` (F,) and ``label``, for the late fusion; None for none.
+        network_settings: name and settings of the network's architecture, for the card.
 
     Raises:
         ValueError: `keep` is neither.
@@ -76,6 +78,7 @@ def finish_classification(
     calibrated = calibrated_probability(calibration, logits, features)
     synthetic, oracle = bool(datalist.get("synthetic")), datalist.get("masks") == "oracle"
     record = {
+        **(network_settings or {}),
         **settings,
         **calibration,
         "operating_points": choose_operating_points(calibrated, labels, SENSITIVITIES),
@@ -92,6 +95,7 @@ def finish_classification(
         },
         "training_images": len(datalist["training"]),
         **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
+        **({"datasets": datalist["datasets"]} if datalist.get("datasets") else {}),
         "provenance": describe_run(),
     }
     weights = folder / "model_classifier.pt"

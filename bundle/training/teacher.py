@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from bundle.errors import UserError
-from bundle.networks import UNet
+from bundle.networks import build_from_card
 from bundle.networks.weights import load_weights, require_card
 
-KEYS = ("filters", "batch_norm", "instance_norm", "context", "standardize", "spatial_size", "split_sha256", "sha256")
+KEYS = ("architecture", "standardize", "spatial_size", "split_sha256", "sha256")
 
 
 def load_teacher(
@@ -22,7 +22,7 @@ def load_teacher(
     spatial_size: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> torch.nn.Module:
-    """Build the U-Net of a weights file by its card, for `Consistency`.
+    """Build the network of a weights file by its card, for `Consistency`.
 
     Args:
         weights: of the teacher, its card beside it.
@@ -45,7 +45,7 @@ def load_teacher(
             f"{weights}: the teacher sees images of {card['spatial_size']}, not {list(spatial_size)}; "
             f"give --spatial_size {card['spatial_size']}"
         )
-    network = UNet(**{key: card[key] for key in KEYS[:5]})
+    network = build_from_card(card)
     load_weights(network, weights)
     network.requires_grad_(False)
     return network.to(torch.device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

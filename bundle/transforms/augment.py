@@ -182,12 +182,16 @@ class BatchAugmentation(nn.Module):
 class ImageAugmentation(BatchAugmentation):
     """The same for a classifier: the label is no picture, and only the first channel is one of grey levels.
 
+    Marks are drawn as for a segmenter, at the lesion that the soft mask shows. There are no windows.
+
     Shape:
         image (N, C, H, W) float in [0, 1], the channels after the first (a soft mask) are warped alone; label any.
     """
 
     @torch.no_grad()
     def forward(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.marks is not None:
+            image = self.marks(image, image[:, 1:2] if image.shape[1] > 1 else torch.zeros_like(image))
         if self.warp is not None:
             grid = self.warp.draw_grid(image.shape[0], image.shape[-2], image.shape[-1])
             image = warp(image, grid.to(image.device))

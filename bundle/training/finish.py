@@ -70,6 +70,7 @@ def finish_segmentation(
         ),
         "synthetic": synthetic,
         "best_epoch": checkpoint.best_epoch,
+        **({"continued": checkpoint.continued} if checkpoint.continued else {}),
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,

@@ -26,6 +26,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "monai.bundle", "monai.engines", "kornia", "highdicom"])
 
 
+FSYNC = os.fsync
+
+
 def forget_power_cuts() -> None:
     """Let `os.fsync` return at once: tests kill processes, whose writes outlive them, and never cut the power."""
     os.fsync = os.fstat  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.training.launch import describe, run_with_restarts
+from bundle.training.launch import FINAL, describe, run_processes, run_with_restarts
 from scripts.train import main
 
 
@@ -70,6 +70,24 @@ def test_a_signal_reaches_the_job_and_ends_the_restarts(tmp_path: Path, number: 
         os.kill(process.pid, number)
         assert process.wait(timeout=20) == 128 + number
     assert _tries(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", 1, "process 1 with signal SIGKILL"),
+        ("sys.exit(7)", 1, "process 1 with exit code 7"),
+        ("sys.exit(2)", 2, "process 1 with exit code 2"),
+    ],
+)
+def test_processes_of_which_one_died_end_and_only_a_users_mistake_is_final(
+    end: str, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(f"import os, sys, time\n{end} if os.environ['RANK'] == '1' else time.sleep(60)\n")
+    assert run_processes([str(script)], 2) == code
+    assert told in capsys.readouterr().err
+    assert (code in FINAL) is (code == 2)
 
 
 def test_an_exit_code_is_told_in_words() -> None:

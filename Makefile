@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 VENV_MONAILABEL ?= .venv-monailabel
 BIN_MONAILABEL := $(VENV_MONAILABEL)/bin
 
@@ -44,8 +45,8 @@ reproduce: $(VENV)/.runtime  ## the whole chain on a real dataset: make reproduc
 	@test -n "$(DATA)" || { echo "make reproduce DATA=/path/to/dataset"; exit 2; }
 	$(BIN)/python scripts/reproduce.py --dataset_dir "$(DATA)" --ours --paper --small --oracle
 
-test: $(VENV)/.dev  ## run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## run the tests, and tell which were slowest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
 
 test-monailabel: $(VENV_MONAILABEL)/.dev  ## both apps against a real MONAI Label server, in an environment of its own
 	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m "monailabel and not slow"

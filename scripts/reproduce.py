@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
+from bundle.config.typed import resolve_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,14 +92,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _overrides(parser: argparse.ArgumentParser, pairs: list[str]) -> list[str]:
-    """Turn KEY=VALUE into the words of a command line."""
+    """Turn KEY=VALUE into the words of a command line, which runs in the bundle's folder."""
     words = []
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
             parser.error(f"'{pair}': give KEY=VALUE, such as spatial_size=[256,256]")
         words += [f"--{key}", value]
-    return words
+    return resolve_paths(words, Path.cwd())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 """Run configs through monai.bundle after checking them: wrong file names, ids and arguments are named, not run.
 
 `python scripts/run.py configs/train.json --max_epochs 3` does what `python -m monai.bundle run training --config_file
-configs/train.json --max_epochs 3` does. Several configs are merged, the later over the earlier.
+configs/train.json --max_epochs 3` does. Several configs are merged, the later over the earlier. Relative paths are
+those of the folder that it is called in; what no path names lies in the bundle's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
+from bundle.config.typed import resolve_paths, text_values, typed_overrides
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +37,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from bundle.config.check import check_file  # after the arguments: torch and MONAI take seconds to import
 
+    words = resolve_paths(words, Path.cwd())
     overrides = {word[2:]: DefaultParseValue(value) for word, value in zip(words[::2], words[1::2], strict=True)}
+    # The guard of the run takes them as typed, whatever MONAI makes of a "#".
+    overrides |= {id_: "path" for id_ in text_values(typed_overrides(words))}
     *bases, last = options.configs
     faults = check_file(last, bases, overrides, instantiate=False)
     if faults:

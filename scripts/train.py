@@ -4,7 +4,8 @@
     python scripts/train.py configs/train.json --dataset_dir /path/to/dataset
     python scripts/train.py --processes 2 configs/train_classifier.json --dataset_dir /path/to/dataset
 
-The options of this script stand before the configs, overrides (`--id value`) after them.
+The options of this script stand before the configs, overrides (`--id value`) after them. Relative paths are those of
+the folder that it is called in.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import one_line_errors
+from bundle.config.typed import resolve_paths
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.training.launch import run_processes, run_with_restarts
 
     files = [str(path.resolve()) for path in options.configs]
+    options.overrides = resolve_paths(options.overrides, Path.cwd())
     distributed = options.processes * options.nodes > 1
     if distributed:
         files.append(str(ROOT / "configs" / "multi_gpu_train.json"))

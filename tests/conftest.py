@@ -9,9 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Before torch is imported: the tests run in a process per core, each on small pictures, and threads get in their way.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
+warm.forget_power_cuts()
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +42,9 @@ def run_bundle() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*words: object, launcher: tuple[str, ...] = (), timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "ignore", *(launcher or ("-m",)), "monai.bundle", "run", *map(str, words)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        environment = {**os.environ, "PYTHONPATH": ""}
+        if not launcher:
+            return warm.run(command, ROOT, environment, timeout)
         return subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )

@@ -17,6 +17,8 @@ from bundle.data.duplicates import find_pairs
 from bundle.data.phantom import make_phantom
 from bundle.provenance import describe_run
 
+ONE_COPY_IN = 100
+
 
 def measure_duplicates(counts: Sequence[int]) -> dict[str, Any]:
     """Time the search for near duplicates among more and more phantoms, one in a hundred with a cropped copy.
@@ -34,13 +36,13 @@ def measure_duplicates(counts: Sequence[int]) -> dict[str, Any]:
         make_phantom(folder, counts={"normal": max(counts)}, size_range=((150, 200), (180, 240)))
         originals = sorted((folder / "normal").glob("*).png"))
         planted = {}
-        for number, path in enumerate(originals[::100]):
+        for number, path in enumerate(originals[::ONE_COPY_IN]):
             copy = path.with_name(f"copy{number}.png")
             with Image.open(path) as image:
                 image.crop((4, 5, image.width - 7, image.height - 6)).save(copy)
             planted[copy.name] = path.name
         for count in sorted(counts):
-            kept = {path.name for path in originals[: count - count // 100]}
+            kept = {path.name for path in originals[: count - count // ONE_COPY_IN]}
             names = sorted(kept | {copy for copy, source in planted.items() if source in kept})
             cases = [Case(f"normal/{name}", (), "normal", sha256=name) for name in names]
             start, cpu_start = time.monotonic(), time.process_time()

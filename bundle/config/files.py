@@ -14,7 +14,7 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
-from bundle.config import nearest, walk
+from bundle.config import nearest, unused_ids, walk
 from bundle.errors import InputError
 
 _OVERLAY = re.compile(r"""^(?:#|\s*"_desc_":\s*")\s*overlay of:(.*)$""", re.MULTILINE | re.IGNORECASE)
@@ -96,8 +96,9 @@ def load_merged(files: Sequence[Path], overrides: dict[str, Any]) -> tuple[dict[
     """Merge base files, the last file and overrides.
 
     Returns:
-        The merged config; the top-level ids that the last file and the overrides add to the base; the faults of the
-        last file, of its overrides, and of base files that cannot be read.
+        The merged config; the top-level ids that the last file and the overrides add to the base, without those of the
+        file whose last use an override replaced; the faults of the last file, of its overrides, and of base files that
+        cannot be read.
     """
     parser = ConfigParser({})
     faults: list[Fault] = []
@@ -109,11 +110,12 @@ def load_merged(files: Sequence[Path], overrides: dict[str, Any]) -> tuple[dict[
     base_ids = set(parser.get())
     config, own_faults = read_config(files[-1])
     faults += own_faults
-    for changes in (config, overrides):
-        faults += merge(parser, changes)
+    faults += merge(parser, config)
+    used = set(parser.get()).difference(unused_ids(parser.get())) if overrides else set()
+    faults += merge(parser, overrides)
     merged = parser.get()
     faults += _drop_unreachable(merged, "")
-    return merged, [id_ for id_ in merged if id_ not in base_ids], faults
+    return merged, [id_ for id_ in merged if id_ not in base_ids | used], faults
 
 
 def _drop_unreachable(config: Any, id_: str) -> Iterator[Fault]:

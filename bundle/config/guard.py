@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from bundle.config.typed import text_values, typed_overrides
 from bundle.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,14 +109,19 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
     Args:
         extra: ids that are allowed though nothing refers to them.
 
+    Paths that were typed are taken as typed, see `bundle.config.typed`.
+
     Raises:
-        UserError: at least one id is unknown. MONAI wraps it in a RuntimeError for callers of its Python interface
-            (`error.__cause__` is the UserError). Under `python -m monai.bundle` this and every later UserError is
-            printed as one line and the process ends with code 2.
+        UserError: at least one id is unknown, or a path cannot be taken as typed. MONAI wraps it in a RuntimeError for
+            callers of its Python interface (`error.__cause__` is the UserError). Under `python -m monai.bundle` this
+            and every later UserError is printed as one line and the process ends with code 2.
     """
+    parser = running_parser()
     if _is_monai_command_line():
+        print_any_text()
         sys.excepthook = _print_user_errors_as_one_line
-    config = running_parser().config
+        _take_as_typed(parser, sys.argv[1:])
+    config = parser.config
     if not isinstance(config, dict):
         raise UserError("the config is no mapping of ids; start from one of the files in configs/")
     ids = list(config)
@@ -126,6 +132,22 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
     valid = [id_.replace("::", "#") for id_, _ in walk({k: v for k, v in config.items() if k not in (*unknown, "")})]
     faults = " | ".join(f"config id `{id_}` is used by nothing{nearest(id_, valid)}" for id_ in unknown)
     raise UserError(f"{faults}; correct the name in the override or overlay, or leave it out")
+
+
+def _take_as_typed(parser: ConfigParser, words: Sequence[str]) -> None:
+    """Give paths and names the text that was typed, in place of what Fire and MONAI made of it.
+
+    Raises:
+        UserError: as `text_values`; or something has used a value that is another than was typed.
+    """
+    resolver = parser.ref_resolver
+    for id_, value in text_values(typed_overrides(words)).items():
+        if id_ not in resolver.items or resolver.items[id_].get_config() == value:
+            continue
+        if id_ in resolver.resolved_content:
+            found = resolver.resolved_content[id_]
+            raise UserError(f"--{id_} {value}: was read as {found!r}; give a path without ',' and '#', or as ./PATH")
+        resolver.resolved_content[id_] = value
 
 
 def running_parser() -> ConfigParser:

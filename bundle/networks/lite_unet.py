@@ -68,6 +68,7 @@ class LiteUNet(nn.Module):
         self.head = nn.Conv2d(decoder_channels[-1], out_channels, kernel_size=1)
         self.presence_head = nn.Linear(self.encoder.channels[-1], 1) if presence else None
         initialise(self.decoder)
+        initialise(self.head)
         if pretrained:
             load_imagenet(self.encoder)
 

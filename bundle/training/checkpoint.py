@@ -21,10 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from bundle.errors import InputError, UserError
 from bundle.files import make_folder, remove_leftovers
 from bundle.networks.weights import flat_state_dict, load_tensors, save_atomically
+from bundle.training.schedule import continue_schedule, plan_schedule
 
 logger = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+EPOCHS, DATA = "max_epochs", "dataset_sha256"  # of a fingerprint
 
 
 class Stopped(SystemExit):
@@ -49,6 +51,9 @@ class Checkpoint:
 
     Networks are saved without DistributedDataParallel around them, so a run may go on with another number of processes.
 
+    A run that has come to its end goes on where ``max_epochs`` is raised: its schedule ended at a rate of zero, so a
+    new one begins, see `bundle.training.schedule`.
+
     Args:
         output_dir: the run folder; several processes must see one and the same.
         evaluator: validation engine, whose ``state.metrics`` are compared.
@@ -60,9 +65,11 @@ class Checkpoint:
         resume: false to begin afresh, over what the folder holds: in a federation the weights come from the server.
         time_share: largest part of the run's time that goes into saving: epochs so short that saving each would take
             more share a save. A best epoch, the end and a signal are saved always; ``math.inf`` saves each epoch.
+        continue_rate: learning rate from which a finished run goes on; None refuses to.
 
     Attributes:
         stop_signal: set to a signal's number, it makes the run save and leave after its current iteration.
+        continued: how often a finished run went on, each with the epochs, the rate and the steps of the warm-up.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Checkpoint:
         fingerprint: Mapping[str, Any] | None = None,
         resume: bool = True,
         time_share: float = 0.01,
+        continue_rate: float | None = None,
     ) -> None:
         if not time_share > 0:
             raise ValueError(f"time_share: {time_share} must be more than 0, such as 0.01")
@@ -88,6 +96,8 @@ class Checkpoint:
         self.fingerprint = json.loads(json.dumps(dict(fingerprint or {}), default=str))
         self.best_score: float | None = None
         self.best_epoch = 0
+        self.continue_rate = continue_rate
+        self.continued: list[dict[str, float]] = []
         self.stop_signal: int | None = None
         self._validated = False
         self._last_is_whole = False
@@ -127,7 +137,7 @@ class Checkpoint:
         if saved is None:
             return
         try:
-            self._refuse_another_run(saved["fingerprint"])
+            self._refuse_another_run(saved)
             length = engine.state.epoch_length or 0
             # Another number of processes can make an epoch of another length: then only whole epochs count.
             done = saved["iteration"] if saved["epoch_length"] == length else 0
@@ -139,6 +149,7 @@ class Checkpoint:
             engine.state.epoch = saved["epoch"]
             engine.state.iteration = self._saved_iteration = saved["epoch"] * length + done
             self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
+            self._take_up_schedule(engine, saved)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(
@@ -178,16 +189,34 @@ class Checkpoint:
         return "", None
 
     def _refuse_another_run(self, saved: Mapping[str, Any]) -> None:
-        differing = [
-            f"{key}: {saved.get(key)} there, {self.fingerprint.get(key)} here"
-            for key in sorted({*saved, *self.fingerprint})
-            if saved.get(key) != self.fingerprint.get(key)
-        ]
-        if differing:
-            raise UserError(
-                f"{self.folder}: holds a run with other settings ({'; '.join(differing)}); "
-                "name another --output_dir, or delete this one to start afresh"
-            )
+        there = saved["fingerprint"]
+        differing = [key for key in sorted({*there, *self.fingerprint}) if there.get(key) != self.fingerprint.get(key)]
+        if not differing or (differing == [EPOCHS] and self._goes_on_longer(saved)):
+            return
+        told = "; ".join(f"{key}: {there.get(key)} there, {self.fingerprint.get(key)} here" for key in differing)
+        mend = "name another --output_dir, or delete this one to start afresh"
+        if DATA in differing:
+            raise UserError(f"{self.folder}: the data changed since this run began ({told}); {mend}")
+        if differing == [EPOCHS]:
+            mend += f"; a run that was finished, with --max_epochs {there.get(EPOCHS)}, goes on with more"
+        raise UserError(f"{self.folder}: holds a run with other settings ({told}); {mend}")
+
+    def _goes_on_longer(self, saved: Mapping[str, Any]) -> bool:
+        """Whether a saved run had come to its end, and more epochs are asked for now."""
+        before, now = saved["fingerprint"].get(EPOCHS), self.fingerprint.get(EPOCHS)
+        return self.continue_rate is not None and before is not None and now > before and saved["epoch"] >= before
+
+    def _take_up_schedule(self, engine: Engine, saved: Mapping[str, Any]) -> None:
+        """Begin a new schedule where a finished run goes on, or go on with the one that was begun then."""
+        self.continued = list(saved.get("continued", []))
+        scheduler = self.state.get("lr_scheduler")
+        before, now = saved["fingerprint"].get(EPOCHS), self.fingerprint.get(EPOCHS)
+        if before != now and self.continue_rate is not None:
+            length = engine.state.epoch_length or 1
+            self.continued.append(plan_schedule(scheduler, saved["epoch"], int(now), length, self.continue_rate))
+            logger.info("%s was finished: going on, %s", self.folder, self.continued[-1])
+        if self.continued:
+            continue_schedule(scheduler, self.continued[-1])
 
     def _require_best(self) -> None:
         """Say at the start, not after hours of training, that the best epoch's weights are gone."""
@@ -260,6 +289,7 @@ class Checkpoint:
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "fingerprint": self.fingerprint,
+            "continued": self.continued,
             "state": state,
             "scaler": scaler.state_dict() if scaler is not None else {},
         }

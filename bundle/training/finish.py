@@ -78,6 +78,7 @@ def finish_segmentation(
         **({"presence_points": presence} if presence else {}),
         "synthetic": synthetic,
         "best_epoch": checkpoint.best_epoch,
+        **({"continued": checkpoint.continued} if checkpoint.continued else {}),
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,

@@ -86,6 +86,7 @@ def finish_classification(
         "synthetic": synthetic,
         "kept": keep,
         "best_epoch": checkpoint.best_epoch,
+        **({"continued": checkpoint.continued} if checkpoint.continued else {}),
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,

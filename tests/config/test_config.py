@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigWorkflow
@@ -95,14 +96,12 @@ def test_guard_outside_a_config_says_where_it_belongs() -> None:
         refuse_unknown_ids()
 
 
-def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def test_command_line_prints_one_line_and_exits_2(config_file: str, tmp_path: Path) -> None:
     options = ["--config_file", config_file, "--max_epoch", "3"]
-    ended = run_python("-m", "monai.bundle", "run", "training", *options, cwd=tmp_path)
+    ended = warm.run([sys.executable, "-m", "monai.bundle", "run", "training", *options], tmp_path, ENVIRONMENT)
     assert ended.returncode == 2
     assert len([line for line in ended.stderr.splitlines() if line.startswith("error: config id `max_epoch`")]) == 1
     assert "Traceback" not in ended.stderr
@@ -110,12 +109,13 @@ def test_command_line_prints_one_line_and_exits_2(config_file: str, tmp_path: Pa
 
 
 def test_python_caller_gets_an_exception_and_not_an_exit(config_file: str, tmp_path: Path) -> None:
-    code = (
+    script = tmp_path / "caller.py"
+    script.write_text(
         "import monai.bundle\n"
         f"try: monai.bundle.run(run_id='training', config_file={config_file!r}, max_epoch=3)\n"
         "except RuntimeError as error: print(type(error.__cause__).__name__)"
     )
-    ended = run_python("-c", code, cwd=tmp_path)
+    ended = warm.run([sys.executable, str(script)], tmp_path, ENVIRONMENT)
     assert ended.stdout.strip().endswith("UserError")
     assert ended.returncode == 0
 
@@ -167,5 +167,6 @@ def test_bug_in_a_script_keeps_its_traceback() -> None:
 
 
 def test_import_of_the_helper_does_not_wait_for_torch(tmp_path: Path) -> None:
-    ended = run_python("-c", "import sys, bundle.config; print('torch' in sys.modules)", cwd=tmp_path)
+    command = [sys.executable, "-c", "import sys, bundle.config; print('torch' in sys.modules)"]
+    ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert ended.stdout.strip() == "False"

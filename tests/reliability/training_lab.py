@@ -137,19 +137,19 @@ class Ended:
         return lines[-1] if lines else ""
 
 
+def start(command: Sequence[str], environment: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a new interpreter; the quick drills put processes that start warm in its place."""
+    with open(output, "wb") as file:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
 @contextlib.contextmanager
 def started(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command as the leader of a process group of its own, its output in a file; killed when left."""
     output = Path(f"/tmp/drill-{os.getpid()}-{time.monotonic_ns()}.log")
-    with open(output, "wb") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", **environment},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = start(command, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", **environment}, output)
     process.output_file = output  # type: ignore[attr-defined]
     try:
         yield process

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from bundle.benchmarks import duplicates
 from bundle.benchmarks import training as benchmark
+from scripts import benchmark as script
 from scripts.benchmark import main
 
 SMALL = ["--quick", "--spatial_size", "32", "48", "--filters", "4", "8", "--batch_size", "2"]
@@ -86,11 +89,12 @@ def test_option_without_sense_is_refused() -> None:
 
 
 def test_the_search_for_duplicates_tells_what_it_found_and_took(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["duplicates", "--images", "20", "110", "--output", str(tmp_path / "result.json")]) == 0
+    monkeypatch.setattr(duplicates, "ONE_COPY_IN", 10)
+    assert main(["duplicates", "--images", "3", "12", "--output", str(tmp_path / "result.json")]) == 0
     small, large = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["runs"]
-    assert (small["images"], large["images"]) == (21, 111)
+    assert (small["images"], large["images"]) == (4, 13)
     assert (small["planted"], large["planted"]) == (1, 2)
     assert [run["found"] for run in (small, large)] == [1, 2]
     assert small["wrong"] == large["wrong"] == 0
@@ -98,6 +102,25 @@ def test_the_search_for_duplicates_tells_what_it_found_and_took(
     assert "2 of 2 planted copies found, 0 wrong pairs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("quick", [["--quick"], []])
+def test_all_measures_each_with_arguments_that_it_understands(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(options: argparse.Namespace) -> dict[str, Any]:
+        return {name: str(value) for name, value in vars(options).items()}
+
+    for name in script._COMMANDS:
+        monkeypatch.setitem(script._COMMANDS, name, (measure, lambda result: f"shown: {result['command']}"))
+    assert main(["all", *quick, "--output", str(tmp_path / "out")]) == 0
+    records = {path.stem.removeprefix("benchmark_"): json.loads(path.read_text()) for path in tmp_path.glob("out/*")}
+    assert records.keys() == script._COMMANDS.keys()
+    assert all(record["command"] == name for name, record in records.items())
+    assert {record.get("quick") for record in records.values()} == {str(bool(quick)), None}
+    assert records["archive"]["images"] == ("[2, 4]" if quick else "[100, 1000]")
+    assert "== peers\nshown: peers" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_all_writes_a_record_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["all", "--quick", "--output", str(tmp_path / "out")]) == 0
     records = {path.stem.removeprefix("benchmark_"): json.loads(path.read_text()) for path in tmp_path.glob("out/*")}

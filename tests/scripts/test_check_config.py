@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,8 +263,6 @@ def test_any_config_gives_faults_and_never_a_crash(tmp_path_factory: pytest.Temp
 def test_script_runs_from_any_folder(configs: Path, tmp_path: Path) -> None:
     (configs / "b.json").write_text('{"typo": 1}')
     command = [sys.executable, str(ROOT / "scripts" / "check_config.py"), "configs/train.json", "configs/b.json"]
-    ended = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    ended = warm.run(command, tmp_path, os.environ)
     assert ended.returncode == 1
     assert ended.stdout.splitlines() == ["configs/train.json: ok", "configs/b.json: typo: used by nothing"]

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 from bundle.prediction import Predictor
@@ -109,8 +109,7 @@ def test_it_runs_from_any_folder_and_writes_nothing_unasked(
     empty.mkdir()
     words = (root / "scripts" / "predict.py", images / "m1.png", "--models", tiny_models)
     command = [sys.executable, *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = warm.run(command, empty, {**os.environ, "PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr[-2000:]
     assert "P(malignant)" in done.stdout
     assert not list(empty.iterdir())

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
@@ -103,10 +104,7 @@ def predicted(ward: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFa
     words = [root / "scripts" / "predict.py", ward, "--models", tiny_models, "--device", "cpu"]
     folder = tmp_path_factory.mktemp("predicted") / "out"
     words += ["--output", folder, "--explain", "--write", *outputs]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = warm.run([sys.executable, *map(str, words)], root, {**os.environ, "PYTHONPATH": ""})
     assert done.returncode == 3, done.stderr[-2000:]
     return folder, done.stdout + done.stderr
 

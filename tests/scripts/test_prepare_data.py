@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from bundle.data.phantom import make_phantom
 from scripts.prepare_data import main
@@ -23,7 +24,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_command_runs_from_any_folder_and_prints_counts(dataset: Path, tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, SCRIPT, dataset], cwd=tmp_path, capture_output=True, text=True)
+    result = warm.run([sys.executable, str(SCRIPT), str(dataset)], tmp_path, os.environ)
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == ["training", "validation", "test", "all"]

@@ -58,3 +58,8 @@ def test_a_right_command_is_handed_over_with_its_exit_code(commands: list[list[s
     assert command[1:6] == ["-W", "ignore", "-m", "monai.bundle", "run"]
     assert command[-4:] == ["--row", "2", "--max_epochs", "3"]
     assert str(root / "configs" / "paper_segmentation.yaml") in command[7]
+
+
+def test_an_override_that_replaces_the_last_use_of_an_id_is_no_mistake(commands: list[list[str]]) -> None:
+    assert run.main(["configs/train.json", "--output_dir", "runs/x", "--max_epochs", "3"]) == 7
+    assert len(commands) == 1

@@ -15,6 +15,7 @@ from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
+from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import AsDiscreted, Compose, RandGaussianNoised
 
 from bundle import training
@@ -58,12 +59,16 @@ class RunMaker:
         progress_bar: bool = False,
         num_workers: int = 0,
         time_share: float = math.inf,
+        continue_rate: float | None = None,
     ) -> Run:
         """Build a run whose output is in the folder; ``scores`` replace the validation metric of epochs 1, 2 …"""
         torch.manual_seed(0)
         network = UNet(filters=(2, 4))
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.9)
+        scheduler: Any = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.9)
+        if continue_rate is not None:
+            scheduler = WarmupCosineSchedule(optimizer, warmup_steps=1, t_total=max_epochs * 3)
+            fingerprint = {**(fingerprint or {}), "max_epochs": max_epochs}
         ema = training.MovingAverage(
             network, momentum=0.05, momentum_warmup=0.5, warmup_iters=20, handle_buffers="update"
         )
@@ -90,6 +95,7 @@ class RunMaker:
         checkpoint = training.Checkpoint(
             *(folder, evaluator, ema.ema_model, state, "val_mean_dice", higher_is_better, fingerprint),
             time_share=time_share,
+            continue_rate=continue_rate,
         )
         handlers: list[Any] = [
             training.Reseed(seed=3),

@@ -168,6 +168,69 @@ def test_a_finished_run_is_not_trained_on(make_run: Callable[..., Any], tmp_path
     assert again.checkpoint.best_epoch == load_tensors(tmp_path / LAST)["best_epoch"]
 
 
+def _rates(run: Any) -> list[float]:
+    """The learning rate of each iteration, as the trainer goes."""
+    seen: list[float] = []
+    run.trainer.add_event_handler(
+        Events.ITERATION_STARTED, lambda _: seen.append(run.trainer.optimizer.param_groups[0]["lr"])
+    )
+    run.trainer.run()
+    return seen
+
+
+def test_a_finished_run_goes_on_for_more_epochs_with_a_warm_up_and_a_new_cosine(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_run(tmp_path, max_epochs=2, continue_rate=0.004).trainer.run()
+    kept = load_tensors(tmp_path / LAST)
+    longer = make_run(tmp_path, max_epochs=10, continue_rate=0.004)
+    rates = _rates(longer)
+    assert len(rates) == 8 * ITERATIONS
+    assert rates[0] == pytest.approx(0.002)
+    assert rates[1] == max(rates) == pytest.approx(0.004)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] < 0.0002
+    (told,) = longer.checkpoint.continued
+    assert told == {
+        **{"from_epoch": 2, "to_epoch": 10, "learning_rate": 0.004, "warmup_steps": 1, "steps": 24, "first_step": 6}
+    }
+    saved = load_tensors(tmp_path / LAST)
+    assert saved["epoch"] == 10
+    assert not _same(saved["state"]["network"], kept["state"]["network"])
+    assert [epoch for epoch, _ in saved["state"]["history"]["record"]["train_loss"]] == list(range(1, 11))
+
+
+def test_a_run_that_goes_on_longer_and_is_cut_off_resumes_bit_identical(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name in ("whole", "cut"):
+        make_run(tmp_path / name, max_epochs=2, continue_rate=0.004).trainer.run()
+    make_run(tmp_path / "whole", max_epochs=5, continue_rate=0.004).trainer.run()
+    _cut_off(make_run(tmp_path / "cut", max_epochs=5, continue_rate=0.004).trainer, 3)
+    again = make_run(tmp_path / "cut", max_epochs=5, continue_rate=0.004)
+    again.trainer.run()
+    _assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+    assert len(again.checkpoint.continued) == 1
+
+
+@pytest.mark.parametrize(("done", "asked", "said"), [(2, 4, "with --max_epochs 3, goes on with more"), (3, 2, "there")])
+def test_only_a_finished_run_goes_on_and_only_for_more(
+    make_run: Callable[..., Any], tmp_path: Path, done: int, asked: int, said: str
+) -> None:
+    if done < 3:
+        _cut_off(make_run(tmp_path, max_epochs=3, continue_rate=0.004).trainer, done)
+    else:
+        make_run(tmp_path, max_epochs=3, continue_rate=0.004).trainer.run()
+    with pytest.raises(UserError, match=said):
+        make_run(tmp_path, max_epochs=asked, continue_rate=0.004).trainer.run()
+
+
+def test_data_that_changed_is_told_as_such(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    make_run(tmp_path, max_epochs=1, fingerprint={"dataset_sha256": "a", "seed": 0}).trainer.run()
+    with pytest.raises(UserError, match=r"the data changed since this run began.*name another --output_dir"):
+        make_run(tmp_path, max_epochs=1, fingerprint={"dataset_sha256": "b", "seed": 0}).trainer.run()
+
+
 @pytest.mark.parametrize(
     ("higher_is_better", "scores", "best"), [(True, [0.2, 0.7, 0.7, 0.5], 2), (False, [0.9, 0.8, 0.3, 0.4], 3)]
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 
-from bundle.training.launch import describe, run_with_restarts
+from bundle.training.launch import FINAL, describe, run_processes, run_with_restarts
 from scripts.train import main
 
 
@@ -58,18 +58,37 @@ def test_what_another_try_would_not_change_is_final(tmp_path: Path, code: int) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_reaches_the_job_and_ends_the_restarts(tmp_path: Path, number: signal.Signals) -> None:
     wait = f"import signal; signal.signal({int(number)}, lambda *_: sys.exit({128 + number})); time.sleep(60)"
-    code = (
+    script = tmp_path / "launch.py"
+    script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})\n"
         "from bundle.training.launch import run_with_restarts\n"
         f"sys.exit(run_with_restarts({_command(tmp_path, wait)!r}, 3))"
     )
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        while not (tmp_path / "tries").exists():
-            time.sleep(0.05)
-        time.sleep(0.5)
-        os.kill(process.pid, number)
-        assert process.wait(timeout=20) == 128 + number
+    process = warm.Popen([sys.executable, str(script)], tmp_path, os.environ, (tmp_path / "out", tmp_path / "err"))
+    while not (tmp_path / "tries").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=20) == 128 + number
     assert _tries(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", 1, "process 1 with signal SIGKILL"),
+        ("sys.exit(7)", 1, "process 1 with exit code 7"),
+        ("sys.exit(2)", 2, "process 1 with exit code 2"),
+    ],
+)
+def test_processes_of_which_one_died_end_and_only_a_users_mistake_is_final(
+    end: str, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(f"import os, sys, time\n{end} if os.environ['RANK'] == '1' else time.sleep(60)\n")
+    assert run_processes([str(script)], 2) == code
+    assert told in capsys.readouterr().err
+    assert (code in FINAL) is (code == 2)
 
 
 def test_an_exit_code_is_told_in_words() -> None:

@@ -23,7 +23,7 @@ class LesionLoss(nn.Module):
         (N, 1, H, W) float 0 or 1; returned a scalar.
     """
 
-    def __init__(self, segmentation: nn.Module, presence_weight: float = 0.2) -> None:
+    def __init__(self, segmentation: nn.Module, presence_weight: float = 0.3) -> None:
         super().__init__()
         self.segmentation = segmentation
         self.presence_weight = presence_weight

@@ -27,7 +27,7 @@ class RandomWindows(nn.Module):
     """
 
     def __init__(
-        self, beside: float = 0.12, around: float = 0.12, side: Sequence[float] = (0.4, 0.8), tries: int = 24
+        self, beside: float = 0.12, around: float = 0.12, side: Sequence[float] = (0.3, 0.8), tries: int = 48
     ) -> None:
         super().__init__()
         if not (len(side) == 2 and 0 < side[0] <= side[1] <= 1):

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 import torch.nn as nn
@@ -20,6 +16,7 @@ from monai.visualize import GradCAM
 
 from bundle.networks import SegNet
 from bundle.networks.segnet import unpool
+from tests.networks.claims import NetworkClaims
 
 VARIANTS: list[dict[str, Any]] = [
     {"filters": (4, 8)},
@@ -27,6 +24,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"filters": (4, 8, 8), "in_channels": 2, "batch_norm": True, "standardize": True},
     {"filters": (4, 8), "in_channels": 2, "decoder": False, "standardize": True, "dropout": 0.0},
 ]
+
+
+class TestSegNet(NetworkClaims):
+    network = SegNet
+    variants = VARIANTS
+    exporteds = VARIANTS[2:]
+    size = (21, 34)
+    odd_sizes: ClassVar = [(4, 4), (5, 7), (31, 18)]
+    dropping: ClassVar = {"filters": (4, 8)}
 
 
 def _network(**settings: Any) -> SegNet:
@@ -42,13 +48,6 @@ def _network(**settings: Any) -> SegNet:
 def _image(settings: dict[str, Any], batch: int = 2, height: int = 21, width: int = 34) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(batch, settings.get("in_channels", 1), height, width, generator=generator)
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @given(height=st.integers(2, 17), width=st.integers(2, 17), seed=st.integers(0, 1000))
@@ -92,63 +91,6 @@ def test_an_image_too_small_to_be_pooled_is_refused(size: tuple[int, int]) -> No
         _network(filters=(2, 4))(torch.rand(1, 1, *size))
 
 
-@pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("settings", VARIANTS)
-def test_every_parameter_gets_a_finite_gradient_in_deterministic_mode(settings: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    network = SegNet(**settings).train()
-    network(_image(settings, batch=8)).square().mean().backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize("settings", VARIANTS)
-@pytest.mark.parametrize("way", ["script", "trace"])
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_segnet_as_saved_torchscript_equals_eager(settings: dict[str, Any], way: str) -> None:
-    network, image = _network(**settings), _image(settings)
-    converted = torch.jit.script(network) if way == "script" else torch.jit.trace(network, image)
-    buffer = io.BytesIO()
-    torch.jit.save(converted, buffer)
-    buffer.seek(0)
-    torch.testing.assert_close(torch.jit.load(buffer)(image), network(image), atol=1e-5, rtol=0)
-
-
-def test_scripted_segnet_takes_sizes_that_it_was_not_made_with() -> None:
-    network = _network(filters=(4, 8))
-    scripted = torch.jit.script(network)
-    for size in ((4, 4), (5, 7), (31, 18)):
-        image = torch.rand(2, 1, *size)
-        torch.testing.assert_close(scripted(image), network(image), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("settings", VARIANTS)
-def test_torch_export_of_segnet_equals_eager_for_other_batches(settings: dict[str, Any]) -> None:
-    network = _network(**settings)
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(network, (_image(settings),), dynamic_shapes={"image": {0: batch}})
-    for size in (1, 3):
-        image = _image(settings, batch=size)
-        torch.testing.assert_close(program.module()(image), network(image), atol=1e-5, rtol=0)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("settings", [VARIANTS[2], VARIANTS[3]])
-def test_onnx_of_segnet_equals_eager_for_other_batches(settings: dict[str, Any], tmp_path: Path) -> None:
-    network, path = _network(**settings), tmp_path / "network.onnx"
-    batch = torch.export.Dim("batch", min=1, max=64)
-    torch.onnx.export(
-        *(network, (_image(settings),), path), dynamo=True, verbose=False, dynamic_shapes={"image": {0: batch}}
-    )
-    session = onnxruntime.InferenceSession(path)
-    for size in (1, 3):
-        image = _image(settings, batch=size)
-        logits = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
-        np.testing.assert_allclose(logits, network(image).detach().numpy(), atol=1e-5, rtol=0)
-
-
 def test_standardize_ignores_gain_and_offset_of_the_image_but_not_of_the_mask() -> None:
     network = _network(filters=(4, 8), in_channels=2, standardize=True)
     image = _image({"in_channels": 2})
@@ -174,13 +116,6 @@ def test_the_untrained_papers_network_tells_images_apart() -> None:
     assert torch.stack(spread).mean() > 0.2
 
 
-def test_dropout_of_segnet_acts_in_training_only() -> None:
-    network, image = _network(filters=(4, 8)), _image({})
-    assert torch.equal(network(image), network(image))
-    network.train()
-    assert not torch.equal(network(image), network(image))
-
-
 @pytest.mark.parametrize("decoder", [True, False])
 def test_grad_cam_finds_the_feature_map_by_its_name(decoder: bool) -> None:
     network, image = _network(filters=(4, 8), decoder=decoder), _image({})
@@ -197,13 +132,3 @@ def test_grad_cam_finds_the_feature_map_by_its_name(decoder: bool) -> None:
 def test_impossible_settings_of_segnet_are_refused_by_name(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         SegNet(**settings)
-
-
-@pytest.mark.parametrize("settings", VARIANTS)
-def test_a_saved_state_dict_restores_the_same_segnet(settings: dict[str, Any]) -> None:
-    network, buffer = _network(**settings), io.BytesIO()
-    torch.save(network.state_dict(), buffer)
-    buffer.seek(0)
-    restored = SegNet(**settings).eval()
-    restored.load_state_dict(torch.load(buffer, weights_only=True))
-    assert torch.equal(restored(_image(settings)), network(_image(settings)))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.networks.lite_unet."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from bundle.networks import LiteUNet, UNet
+from tests.networks.claims import NetworkClaims
+
+SMALL: dict[str, Any] = {"width": 0.25, "decoder_channels": (8, 8, 8, 4, 4)}
+
+
+class TestLiteUNet(NetworkClaims):
+    network = LiteUNet
+    variants: ClassVar = [SMALL, {**SMALL, "presence": True, "standardize": False}]
+    exporteds: ClassVar = [SMALL]
+    odd_sizes: ClassVar = [(1, 1), (5, 7), (70, 33)]
+    dropping: ClassVar = {**SMALL, "dropout": 0.5}
+
+
+@pytest.fixture(scope="module")
+def network() -> LiteUNet:
+    torch.manual_seed(0)
+    return LiteUNet(**SMALL, presence=True).eval()
+
+
+@given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)))
+@example(size=(1, 1))
+@example(size=(1, 40))
+@settings(deadline=None, max_examples=15)
+def test_an_image_of_any_size_keeps_its_size_in_the_lite_unet(network: LiteUNet, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = network(torch.rand(2, 1, *size))
+    assert logits.shape == (2, 1, *size)
+    assert torch.isfinite(logits).all()
+
+
+def test_an_image_of_256_pixels_costs_no_more_than_in_the_u_net() -> None:
+    image, counted = torch.rand(1, 1, 256, 256), []
+    for built in (LiteUNet(presence=True), UNet(filters=(16, 32, 64, 128), instance_norm=True)):
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            built.eval()(image)
+        counted.append(counter.get_total_flops())
+    assert counted[0] < 0.6 * counted[1]
+
+
+def test_the_lite_unet_fits_the_size_of_a_shipped_file() -> None:
+    assert sum(parameter.numel() for parameter in LiteUNet(presence=True).parameters()) * 4 < 15e6
+    small = LiteUNet(presence=True, width=0.5, decoder_channels=(48, 32, 24, 16, 16))
+    assert sum(parameter.numel() for parameter in small.parameters()) < 1e6
+
+
+def test_presence_is_one_more_channel_that_is_alike_everywhere(network: LiteUNet) -> None:
+    image = torch.rand(3, 1, 40, 33)
+    with torch.no_grad():
+        plain, both = network(image), network(image, with_presence=True)
+    assert both.shape == (3, 2, 40, 33)
+    assert torch.equal(both[:, :1], plain)
+    assert torch.equal(both[:, 1], both[:, 1, :1, :1].expand(-1, 40, 33))
+    assert both[:, 1, 0, 0].unique().numel() == 3
+
+
+def test_the_loss_of_presence_reaches_its_head_and_the_encoder() -> None:
+    trained = LiteUNet(**SMALL, presence=True).train()
+    trained(torch.rand(4, 1, 32, 32), with_presence=True)[:, 1].square().mean().backward()
+    assert trained.presence_head.weight.grad.abs().sum() > 0
+    assert trained.encoder.stem[0].weight.grad.abs().sum() > 0
+    assert trained.head.weight.grad.abs().sum() == 0
+
+
+def test_presence_without_a_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="no presence head"):
+        LiteUNet(**SMALL)(torch.rand(1, 1, 32, 32), with_presence=True)
+
+
+def test_bfloat16_training_gives_the_gradients_of_float32() -> None:
+    torch.manual_seed(0)
+    trained, image = LiteUNet(**SMALL).train(), torch.rand(4, 1, 64, 64)
+    gradients = []
+    for low in (False, True):
+        trained.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            logits = trained(image)
+        assert (logits.dtype == torch.bfloat16) is low
+        logits.float().square().mean().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trained.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"decoder_channels": (8, 8)}, "decoder_channels"),
+        ({"decoder_channels": (8, 8, 8, 8, 0)}, "decoder_channels"),
+        ({"width": 0.0}, "width"),
+    ],
+)
+def test_impossible_settings_of_the_lite_unet_are_refused_by_name(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        LiteUNet(**wrong)

@@ -10,6 +10,7 @@ from .finish_classifier import finish_classification
 from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
 from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
 from .run import claim_folder, run_training
+from .segment import segment_if_needed
 from .teacher import load_teacher
 from .tracking import ListOutput
 
@@ -37,6 +38,7 @@ __all__ = [
     "load_teacher",
     "name_given_run",
     "run_training",
+    "segment_if_needed",
     "shared",
     "validation_dataset",
 ]

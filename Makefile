@@ -16,7 +16,8 @@ $(VENV)/.runtime: requirements.txt
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt requirements-docs.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt requirements-docs.txt \
+		$(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
 	touch $@
 
@@ -73,5 +74,5 @@ format: $(VENV)/.dev  ## let ruff mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the environment and the caches, never data or runs
-	rm -rf $(VENV) $(VENV_MONAILABEL) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environment, the site and the caches, never data or runs
+	rm -rf site $(VENV) $(VENV_MONAILABEL) .pytest_cache .mypy_cache .ruff_cache .hypothesis

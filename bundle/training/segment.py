@@ -48,10 +48,11 @@ def segment_if_needed(
 def _segment(dataset_dir: str | os.PathLike[str] | Sequence[str], weights: Path, output: Path) -> None:
     if not weights.is_file():
         raise UserError(f"{weights}: no such segmenter; train it first with configs/train.json, or name --segmenter")
-    single = isinstance(dataset_dir, (str, os.PathLike))
-    folders = [os.path.abspath(folder) for folder in ([dataset_dir] if single else dataset_dir)]  # type: ignore[list-item]
-    words = ["--config_file", str(ROOT / "configs" / "inference.json")]
-    words += ["--dataset_dir", folders[0] if single else str(folders)]
+    if isinstance(dataset_dir, (str, os.PathLike)):
+        folder = os.path.abspath(dataset_dir)
+    else:
+        folder = str([os.path.abspath(path) for path in dataset_dir])
+    words = ["--config_file", str(ROOT / "configs" / "inference.json"), "--dataset_dir", folder]
     words += ["--weights", str(weights.absolute()), "--output_dir", str(output.absolute())]
     logger.info("%s holds no maps yet: segmenting all images with %s", output, weights)
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *words]

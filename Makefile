@@ -47,7 +47,7 @@ reproduce: $(VENV)/.runtime  ## the whole chain on a real dataset: make reproduc
 	$(BIN)/python scripts/reproduce.py --dataset_dir "$(DATA)" --ours --paper --small --oracle
 
 test: $(VENV)/.dev  ## run the tests, and tell which were slowest
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 test-monailabel: $(VENV_MONAILABEL)/.dev  ## both apps against a real MONAI Label server, in an environment of its own
 	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m "monailabel and not slow"

@@ -20,12 +20,12 @@ from bundle.evaluation import fusion
 from bundle.evaluation.classification import summarise_classification
 from bundle.evaluation.conformal import summarise_conformal
 from bundle.evaluation.scores import classification_scores
-from bundle.files import write_atomically, write_json
+from bundle.files import to_csv, write_atomically, write_json
 from bundle.networks.weights import read_card
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_confusion, plot_reliability, plot_roc
 from bundle.reports.html import write_classification_report
-from bundle.reports.segmentation_handler import refuse_another_split, to_csv
+from bundle.reports.segmentation_handler import refuse_another_split
 from bundle.transforms.lesion import quantise
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from scipy.special import expit, logit
 from bundle.errors import UserError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.segmentation import measure_case, summarise
+from bundle.files import to_csv
 from bundle.reports.pages import render_pages
 from bundle.reports.pooling import calibrate_across, pool_folds
 from bundle.reports.records import record_result
-from bundle.reports.segmentation_handler import to_csv
 from scripts import pool_folds as pool_script
 
 Make = Callable[..., Path]

@@ -1,44 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training configs name: handlers, batch preparation, checkpoints and the last step."""
 
-from .bad_files import ReadFiles, ReportBadFiles, collate_readable
-from .batch import PrepareBatch
-from .checkpoint import Checkpoint, MovingAverage
-from .consistency import Consistency
-from .finish import finish_segmentation
-from .finish_classifier import finish_classification
-from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
-from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
-from .run import claim_folder, run_training
-from .segment import segment_if_needed
-from .teacher import load_teacher
-from .tracking import ListOutput
+from bundle.lazy import lazy_names
 
-__all__ = [
-    "Checkpoint",
-    "Consistency",
-    "History",
-    "ListOutput",
-    "MovingAverage",
-    "PrepareBatch",
-    "ProgressBar",
-    "ReadFiles",
-    "ReportBadFiles",
-    "Reseed",
-    "ShareBuffers",
-    "StopEarly",
-    "StopOnNonFinite",
-    "claim_folder",
-    "classifier_datalist_of",
-    "collate_readable",
-    "datalist_of",
-    "finish_classification",
-    "finish_segmentation",
-    "given_records",
-    "load_teacher",
-    "name_given_run",
-    "run_training",
-    "segment_if_needed",
-    "shared",
-    "validation_dataset",
-]
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "bad_files": ["ReadFiles", "ReportBadFiles", "collate_readable"],
+        "batch": ["PrepareBatch"],
+        "checkpoint": ["Checkpoint", "MovingAverage"],
+        "consistency": ["Consistency"],
+        "finish": ["finish_segmentation"],
+        "finish_classifier": ["finish_classification"],
+        "given": ["classifier_datalist_of", "datalist_of", "given_records", "name_given_run", "validation_dataset"],
+        "handlers": ["History", "ProgressBar", "Reseed", "ShareBuffers", "StopEarly", "StopOnNonFinite", "shared"],
+        "run": ["claim_folder", "run_training"],
+        "segment": ["segment_if_needed"],
+        "teacher": ["load_teacher"],
+        "tracking": ["ListOutput"],
+    },
+)

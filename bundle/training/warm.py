@@ -106,7 +106,7 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], log: str) -
     except BaseException:
         code = 1
         try:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] # ours tells a user's mistake in one line
+            sys.excepthook(*sys.exc_info())  # ours tells a user's mistake in one line
         except SystemExit as stop:
             code = stop.code
     atexit._run_exitfuncs()  # a process of multiprocessing ends without them

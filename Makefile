@@ -6,7 +6,7 @@ WORKERS ?= 2
 VENV_MONAILABEL ?= .venv-monailabel
 BIN_MONAILABEL := $(VENV_MONAILABEL)/bin
 
-.PHONY: help demo reproduce package test test-monailabel check nightly format clean
+.PHONY: help demo reproduce package test test-monailabel check docs nightly format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,7 +16,8 @@ $(VENV)/.runtime: requirements.txt
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt requirements-docs.txt \
+		$(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
 	touch $@
 
@@ -46,7 +47,7 @@ reproduce: $(VENV)/.runtime  ## the whole chain on a real dataset: make reproduc
 	$(BIN)/python scripts/reproduce.py --dataset_dir "$(DATA)" --ours --paper --small --oracle
 
 test: $(VENV)/.dev  ## run the tests, and tell which were slowest
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 test-monailabel: $(VENV_MONAILABEL)/.dev  ## both apps against a real MONAI Label server, in an environment of its own
 	$(BIN_MONAILABEL)/python -m pytest tests/monailabel -m "monailabel and not slow"
@@ -59,6 +60,10 @@ check: $(VENV)/.dev  ## style, types, layers, configs, pages
 	$(BIN)/python scripts/check_config.py configs/*.json configs/*.yaml
 	$(BIN)/python scripts/write_docs.py --check
 
+docs: $(VENV)/.dev  ## the site, from docs/ into site/; a link that leads nowhere ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Look at it: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
+
 package: $(VENV)/.dev  ## the zip that a model zoo hosts, tried in a new environment made from its own pins
 	$(BIN)/python scripts/package.py --fresh-environment
 
@@ -69,5 +74,5 @@ format: $(VENV)/.dev  ## let ruff mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the environment and the caches, never data or runs
-	rm -rf $(VENV) $(VENV_MONAILABEL) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environment, the site and the caches, never data or runs
+	rm -rf site $(VENV) $(VENV_MONAILABEL) .pytest_cache .mypy_cache .ruff_cache .hypothesis

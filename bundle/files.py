@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either whole or absent: atomic writes, strict JSON, checksums, and a lock for a folder."""
+"""Files that are either whole or absent: atomic writes, strict JSON, CSV, checksums, and a lock for a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
@@ -13,7 +15,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -170,6 +172,21 @@ def to_json(obj: Any) -> str:
     return json.dumps(_plain(obj), indent=2, allow_nan=False)
 
 
+def to_csv(rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:
+    """Format rows with the same keys as CSV text; None becomes an empty cell.
+
+    Text that a spreadsheet would run as a formula gets a leading quote: names of files come from outside.
+    """
+    buffer = io.StringIO()
+    if rows:
+        # The writer's own "\r\n" ends the rows: with any other, Python before 3.13 leaves a "\r" in a name unquoted.
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
+        if header:
+            writer.writeheader()
+        writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
 def read_json(path: str | os.PathLike[str], mend: str = "restore it") -> dict[str, Any]:
     """Read a JSON object.
 
@@ -218,3 +235,7 @@ def _plain(obj: Any) -> Any:
     if isinstance(obj, float) and not math.isfinite(obj):
         return None
     return obj
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

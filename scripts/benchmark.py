@@ -2,7 +2,8 @@
 """Measure speed; what is compared runs in turns in one run. `training`: the whole training loop of a config beside its
 bare network. `inference`: the whole pipeline and its bare networks, by each installed backend. `peers`: our U-Net
 beside networks of MONAI. `duplicates`: the search for near duplicates among more and more synthetic images. `archive`:
-what predicting more and more synthetic images costs. `all`: one after the other, in under 15 minutes on two cores."""
+what predicting more and more synthetic images costs. `all`: one after the other, in under 15 minutes on two cores.
+`builds`: what a user waits for, in another build of this bundle and in this one."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+BUILD_ITEMS = ("cold", "help", "demo", "test")  # of bundle.benchmarks.builds
 BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 
 
@@ -25,10 +27,9 @@ BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
     options = _parse(argv)
+    if getattr(options, "threads", None):
+        import torch  # after the arguments: it takes seconds to import
 
-    import torch  # after the arguments: torch and MONAI take seconds to import
-
-    if options.threads:
         torch.set_num_threads(options.threads)
     if options.command == "all":
         for name, (words, quick) in _ALL.items():
@@ -90,6 +91,12 @@ def _archive(options: argparse.Namespace) -> dict[str, Any]:
     return measure_archive(options.images, options.models, options.write)
 
 
+def _builds(options: argparse.Namespace) -> dict[str, Any]:
+    from bundle.benchmarks.builds import measure_builds
+
+    return measure_builds(options.former, options.only, options.rounds)
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -130,6 +137,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     archive.add_argument("--images", type=_positive, nargs="+", default=[100, 1000], help="counts; default: 100 1000")
     archive.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
     archive.add_argument("--write", nargs="+", default=["png", "json"], metavar="OUTPUT", help="default: png json")
+    builds = commands.add_parser("builds", help="seconds of commands in another build and in this one, in turns")
+    builds.add_argument("--former", type=Path, required=True, metavar="DIR", help="a checkout of the other build")
+    builds.add_argument("--only", nargs="+", choices=BUILD_ITEMS, default=(), help="default: all of them")
+    builds.add_argument(
+        "--rounds", type=_positive, default=5, help="of the short commands; default: 5. The long ones run once"
+    )
+    builds.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
     everything = commands.add_parser("all", parents=[quick], help="all of them, one after the other")
     everything.add_argument(
         "--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores"
@@ -202,12 +216,19 @@ def _show_archive(result: dict[str, Any]) -> str:
     return "\n".join(archive_lines(result))
 
 
+def _show_builds(result: dict[str, Any]) -> str:
+    from bundle.benchmarks.builds import builds_lines
+
+    return "\n".join(builds_lines(result))
+
+
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
     "training": (_training, _show_training),
     "inference": (_inference, _show_inference),
     "peers": (_peers, _show_peers),
     "duplicates": (_duplicates, _show_duplicates),
     "archive": (_archive, _show_archive),
+    "builds": (_builds, _show_builds),
 }
 """What measures, and what a terminal shows of it."""
 

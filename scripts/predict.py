@@ -81,9 +81,9 @@ def main(argv: list[str] | None = None) -> int:
 def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]) -> Iterator[Outcome]:
     """Find the mistakes that need no image, claim the output folder and return what gives the outcomes."""
     from bundle.files import lock_folder, remove_leftovers
-    from bundle.prediction import Predictor
     from bundle.prediction.batch import Batch, weights_digest
     from bundle.prediction.inputs import FrameChoice
+    from bundle.prediction.predictor import Predictor
 
     by_ray = options.engine == "ray"
     if by_ray:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record a result in docs/results/, from which scripts/write_docs.py writes the pages.
 
-The metrics.json of an evaluation, with --name, --title and --recipe; or the audit.json, leaks.json or factorial.json of
-an audit, which need none of them; or what scripts/compare.py wrote, with --name, --title and --models.
+The metrics.json of an evaluation, with --name, --title and --recipe; that of scripts/evaluate_external.py, with --name
+and --title; the audit.json, leaks.json or factorial.json of an audit, which need none of them; or what
+scripts/compare.py wrote, with --name, --title and --models.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     # After the arguments: they load torch, which takes seconds.
     from bundle.files import read_json
     from bundle.reports.evidence import kind_of, record_evidence
-    from bundle.reports.pages import record_comparison, record_result
+    from bundle.reports.records import EXTERNAL_TASK, record_comparison, record_external, record_result
 
-    if kind_of(read_json(options.metrics)):
+    content = read_json(options.metrics)
+    if kind_of(content):
         target = record_evidence(options.metrics, options.results, options.allow_synthetic)
     elif options.models:
         if None in (options.name, options.title):
@@ -50,6 +52,17 @@ def main(argv: list[str] | None = None) -> int:
         names = dict(zip(("first", "second"), options.models, strict=True))
         target = record_comparison(
             options.metrics, options.results, options.name, title=options.title, note=options.note, **names
+        )
+    elif content.get("task") == EXTERNAL_TASK:
+        if None in (options.name, options.title):
+            parser.error("an external evaluation needs --name and --title")
+        target = record_external(
+            options.metrics,
+            options.results,
+            options.name,
+            title=options.title,
+            note=options.note,
+            allow_synthetic=options.allow_synthetic,
         )
     elif None in (options.name, options.title, options.recipe):
         parser.error("the metrics.json of an evaluation needs --name, --title and --recipe")

@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         "--small", action="store_true", help="CPU-size networks and 128×128 in place of the paper's sizes"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, help="steps that run at once, such as trainings that share a GPU; default: 1"
+        "--jobs",
+        type=int,
+        help="steps that run at once, such as trainings that share a GPU; default: a training alone, two others",
     )
     parser.add_argument("--max_epochs", type=int, help="fewer epochs, for a quick look")
     for stage in ("segmentation", "classification"):
@@ -50,8 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     options = parser.parse_args(argv)
 
-    from bundle.reports.chain import write_chain_report  # after the arguments: torch takes seconds to import
-    from bundle.training.chain import absolute, plan_chain, run_steps
+    from bundle.reports.chain import write_chain_report  # after the arguments, which are quick to look at
+    from bundle.training.chain import absolute, plan_chain
+    from bundle.training.steps import run_steps
 
     dataset = absolute(options.dataset_dir or ROOT / "data" / "phantom")
     output = absolute(options.output_dir or ROOT / "runs" / f"reproduce_{dataset.name}")

@@ -34,7 +34,7 @@ from bundle.finding import OVERLAY_RGB
 from bundle.provenance import describe_run
 from bundle.readers import read_image
 from bundle.reports.html import render_html
-from bundle.transforms.lesion import merge_masks
+from bundle.transforms.masks import merge_masks
 
 CONTOURS_AGREE = 0.8
 """Dice from which two contours of one frame tell the same; readers of one image reach about this."""

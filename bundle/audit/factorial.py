@@ -28,7 +28,8 @@ from bundle.files import make_folder, read_json, write_atomically, write_json
 from bundle.networks import SegNet
 from bundle.provenance import describe_run
 from bundle.readers import read_image
-from bundle.transforms.lesion import CropLesiond, merge_masks
+from bundle.transforms.dictionary import CropLesiond
+from bundle.transforms.masks import merge_masks
 
 FACTORS = {
     "masks": ("ground truth", "predicted"),

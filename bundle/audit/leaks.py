@@ -41,7 +41,8 @@ from bundle.files import make_folder, write_json
 from bundle.provenance import describe_run
 from bundle.readers import read_image
 from bundle.transforms.features import FEATURES, SHAPE_FEATURES, describe_lesion
-from bundle.transforms.lesion import find_lesion, merge_masks, quantise
+from bundle.transforms.lesion import find_lesion, quantise
+from bundle.transforms.masks import merge_masks
 
 PROTOCOLS = {
     "random 70/30": ("70:0.001:30", False, False),

@@ -16,11 +16,11 @@ import torch
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
-from bundle.networks.inferers import has_fast_bfloat16
-from bundle.prediction import Predictor
+from bundle.networks.autocast import has_fast_bfloat16
 from bundle.prediction.backends import BACKENDS, TORCH, require_backend
 from bundle.prediction.batch import Batch, at_once
 from bundle.prediction.inputs import list_inputs
+from bundle.prediction.predictor import Predictor
 from bundle.provenance import describe_run
 
 SIZES = ((400, 560), (500, 760))  # heights and widths of the images, about BUSI's
@@ -81,7 +81,7 @@ def measure_inference(
         "settings": {
             "images": images,
             "sizes": [list(size) for size in sizes],
-            "segmenter_input": list(plain.fit.transforms[1].spatial_size),
+            "segmenter_input": list(plain.size),
             "threads": torch.get_num_threads(),
             "parameters": [_count(network) for network in (plain.segmenter, plain.classifier.network)],
             "versions": {name: version(name) for name in installed},
@@ -145,7 +145,7 @@ def _bare_at_once(predictor: Predictor, images: int) -> _Step:
 
 def _networks(predictor: Predictor) -> Callable[[int], None]:
     """Call both networks as for one image."""
-    fitted = predictor.fit.transforms[1].spatial_size
+    fitted = predictor.size
     crop = predictor.classifier.card.get("spatial_size", (128, 128))
     image = torch.rand(1, 1, *fitted).contiguous(memory_format=torch.channels_last)
     lesion = torch.rand(1, predictor.classifier.card["in_channels"], *crop)

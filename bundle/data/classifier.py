@@ -241,7 +241,11 @@ def _check_origin(segmentation: dict[str, Any], source: Source) -> dict[str, Any
             )
     record = Path(source.maps_dir).parent / MAPS_RECORD
     if not record.exists():
-        raise InputError(record, "is missing, so nothing tells which segmenter made the maps", "segment again")
+        mend = (
+            "segment the images: python -m monai.bundle run --config_file configs/inference.json --dataset_dir DATASET "
+            f"--weights {source.weights} --output_dir {record.parent}"
+        )
+        raise InputError(record, "is missing, so nothing tells which segmenter made the maps", mend)
     if read_json(record, "segment again").get("sha256") != card["sha256"]:
         raise InputError(source.maps_dir, f"holds the maps of another segmenter than {source.weights}", "segment again")
     return card

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from bundle.data.cases import IMAGE_SUFFIXES
 from bundle.data.walk import choose_images, files_below, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
-from bundle.networks.inferers import as_flag
+from bundle.networks.autocast import as_flag
 from bundle.readers import count_frames, read_image
-from bundle.transforms.lesion import LoadProbabilityd
+from bundle.transforms.masks import read_probability
 
 SOME_CASES_FAILED = 3
 """Exit code of a run that did all it could, but not all that it was asked."""
@@ -163,7 +163,7 @@ def _try_map(image: str, folder: Path, name: Path) -> InputError | None:
     if not (folder / name).is_file():
         return InputError(image, f"its probability map {name} is missing", "segment it with configs/inference.json")
     try:
-        shape = tuple(LoadProbabilityd("map")({"map": folder / name})["map"].shape[1:])
+        shape = read_probability(folder / name).shape
         expected = read_image(image).pixels.shape  # maps are of the whole frame
     except InputError as error:
         return InputError(image, f"its probability map {name} can not be used ({error.reason})", error.mend)

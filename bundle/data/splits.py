@@ -285,12 +285,48 @@ def _distribute(cases: Sequence[Case], shares: Sequence[float], seed: int) -> li
         part = _draw_part(need, lacking, rng)
         lacking[part].subtract(need)
         parts[part] += members
+    _serve(parts, shares)
     return [sorted(part, key=lambda case: case.image) for part in parts]
 
 
 def _stratum(case: Case) -> str:
     """What each part shall have its share of: the class, of several datasets of each."""
     return f"{case.dataset}/{case.label}" if case.dataset else case.label
+
+
+def _serve(parts: Sequence[list[Case]], shares: Sequence[float]) -> None:
+    """Give a group of each class to every part that was dealt none, where the class has groups enough.
+
+    Of few patients with several images each, all groups can be larger than what a small part lacks. The smallest group
+    that the other part can spare is taken, so large cohorts stay as they were dealt.
+    """
+    for label in sorted({_stratum(case) for part in parts for case in part}):
+        for index, part in enumerate(parts):
+            if shares[index] > 0 and all(_stratum(case) != label for case in part):
+                spared = _spare(parts, label)
+                if spared:
+                    donor, name = spared
+                    part += [case for case in parts[donor] if case.group == name]
+                    parts[donor][:] = [case for case in parts[donor] if case.group != name]
+
+
+def _spare(parts: Sequence[list[Case]], label: str) -> tuple[int, str] | None:
+    """The part, and the smallest group with a class in it, without which the part still has all its classes."""
+    found: list[tuple[tuple[int, int], int, str]] = []
+    for index, part in enumerate(parts):
+        classes: defaultdict[str, set[str]] = defaultdict(set)
+        holders: defaultdict[str, set[str]] = defaultdict(set)
+        for case in part:
+            classes[case.group].add(_stratum(case))
+            holders[_stratum(case)].add(case.group)
+        for name in dict.fromkeys(case.group for case in part):  # in the drawn order
+            if label in classes[name] and all(len(holders[each]) > 1 for each in classes[name]):
+                size = sum(case.group == name for case in part)
+                found.append(((size, -len(holders[label])), index, name))
+    if not found:
+        return None
+    _, donor, name = min(found, key=lambda entry: entry[0])
+    return donor, name
 
 
 def _draw_part(need: Counter[str], lacking: Sequence[Counter[str]], rng: random.Random) -> int:

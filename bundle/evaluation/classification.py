@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit
 
 from bundle.errors import UserError
@@ -184,6 +183,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     Raises:
         ValueError: a logit is not finite.
     """
+    from scipy.optimize import minimize_scalar  # here alone
+
     values, truth = np.asarray(logits, dtype=float).ravel(), np.asarray(labels).ravel().astype(bool)
     if not np.isfinite(values).all():
         raise ValueError("logits: all must be finite")

@@ -14,9 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bundle.evaluation.classification import fit_temperature
 from bundle.transforms.features import FEATURES
@@ -36,6 +33,10 @@ def fit_fusion(features: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
         `features` (names), `mean`, `scale`, `coefficients` (F each) and `intercept`: the `fusion` of a card, still
         without `network_temperature`.
     """
+    from sklearn.linear_model import LogisticRegression  # here alone: applying a fusion is three lines of NumPy
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     values, truth = np.asarray(features, dtype=float), np.asarray(labels).astype(int)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=5000))
     model.fit(values, truth)

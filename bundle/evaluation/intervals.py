@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta, norm, t
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -161,6 +160,8 @@ def _interval(estimate: float, samples: np.ndarray, without: np.ndarray, level: 
         without: the statistic without each group in turn (jackknife).
         level: of the interval.
     """
+    from scipy.stats import norm, t  # half a second to import, and whoever predicts draws no interval
+
     defined, left = samples[np.isfinite(samples)], without[np.isfinite(without)]
     # What never varies, such as one group drawn again and again, would claim certainty.
     if without.size < 2 or defined.size == 0 or np.ptp(defined) == 0:
@@ -184,5 +185,7 @@ def _interval(estimate: float, samples: np.ndarray, without: np.ndarray, level: 
 
 def _exact_interval(estimate: float, trials: int, level: float) -> Interval:
     """Return the Clopper-Pearson interval of a rate of 0 or 1."""
+    from scipy.stats import beta
+
     bound = float(beta.ppf((1 - level) / 2, trials, 1))  # the lower one of "all of them"
     return Interval(1.0, bound, 1.0) if estimate == 1 else Interval(0.0, 0.0, 1 - bound)

@@ -3,25 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.networks.nets import AttentionUnet, BasicUNet, SegResNet
-from monai.networks.nets import UNet as MonaiUNet
 
 OURS = "ours"
 """How our network is named beside them."""
 
 _COMMON: dict[str, Any] = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1}
-PEERS: dict[str, Callable[[], torch.nn.Module]] = {
-    "BasicUNet": lambda: BasicUNet(**_COMMON, features=(16, 32, 64, 128, 256, 16)),
-    "UNet": lambda: MonaiUNet(**_COMMON, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2),
-    "AttentionUnet": lambda: AttentionUnet(**_COMMON, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2)),
-    "SegResNet": lambda: SegResNet(**_COMMON, init_filters=16),
+_WIDTHS: dict[str, Any] = {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)}
+PEERS: dict[str, dict[str, Any]] = {
+    "BasicUNet": {"features": (16, 32, 64, 128, 256, 16)},
+    "UNet": {**_WIDTHS, "num_res_units": 2},
+    "AttentionUnet": _WIDTHS,
+    "SegResNet": {"init_filters": 16},
 }
-"""By MONAI's names. Widths are those of `bundle.networks.UNet` with its default of configs/train.json; dropout is
-MONAI's default."""
+"""By MONAI's names, each with its settings. Widths are those of `bundle.networks.UNet` with its default of
+configs/train.json; dropout is MONAI's default."""
 
 
 class Peer(torch.nn.Module):
@@ -41,7 +39,9 @@ class Peer(torch.nn.Module):
         super().__init__()
         if name not in PEERS:
             raise ValueError(f"peer: {name} must be one of {', '.join(PEERS)}")
-        self.network = PEERS[name]()
+        from monai.networks import nets  # which takes seconds to import, and whoever predicts needs no peer
+
+        self.network = getattr(nets, name)(**_COMMON, **PEERS[name])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         mean = image.mean(dim=(1, 2, 3), keepdim=True)

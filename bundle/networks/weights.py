@@ -13,13 +13,15 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
 from bundle.files import read_json, sha256_of, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +199,8 @@ class LoadWeights:
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine."""
+        from ignite.engine import Events  # whoever predicts has no engine
+
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -7,20 +7,21 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
 from bundle.data.names import output_name
 from bundle.errors import InputError
-from bundle.files import open_atomically, to_json
+from bundle.files import open_atomically, to_csv, to_json
 from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.png import draw_overlay, write_explanation, write_mask, write_picture
 from bundle.readers import read_image
-from bundle.reports.segmentation_handler import to_csv
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 
 def write_pictures(
@@ -165,6 +166,8 @@ class WriteFindings:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
+        from ignite.engine import Events  # whoever predicts has no engine
+
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
         engine.add_event_handler(Events.COMPLETED, self._finish)

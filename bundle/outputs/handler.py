@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.data.folder import ImageFolder
@@ -18,6 +17,9 @@ from bundle.files import sha256_of, write_json
 from bundle.networks.weights import read_card
 from bundle.outputs.png import write_mask, write_overlay, write_probability
 from bundle.readers import read_image
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 
 class WriteMasks:
@@ -54,6 +56,8 @@ class WriteMasks:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output holds ``pred`` (0/1) and ``probability`` at native size."""
+        from ignite.engine import Events  # whoever predicts has no engine
+
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
         engine.add_event_handler(Events.COMPLETED, self._finish)
@@ -100,6 +104,8 @@ class WriteMaps:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output ``pred`` is a probability map per image, (C, H, W) at native size."""
+        from ignite.engine import Events  # whoever predicts has no engine
+
         if self.folder is not None:
             engine.add_event_handler(Events.STARTED, self._open)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)

@@ -7,7 +7,6 @@ import io
 import os
 
 import numpy as np
-from monai.visualize import blend_images
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -114,6 +113,8 @@ def draw_explanation(image: np.ndarray, heat: np.ndarray, lesion: np.ndarray, ti
     """
     if image.ndim != 2 or not image.shape == heat.shape == lesion.shape:
         raise ValueError(f"image {image.shape}, heat {heat.shape} and lesion {lesion.shape} must be (H, W) of one size")
+    from monai.visualize import blend_images  # which takes seconds to import, and few ask for an explanation
+
     grey, warmth = image[None].clip(0, 255) / 255, heat[None] / 255
     blended = blend_images(grey, warmth, alpha=HEAT_OPACITY * warmth, cmap=HEAT_COLOURS, rescale_arrays=False)
     return _outline(np.moveaxis(np.asarray(blended), 0, -1) * 255, lesion, title)

@@ -10,26 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Transform
 from scipy.special import expit
 
 from bundle.evaluation.conformal import conformal_call
 from bundle.evaluation.fusion import calibrated_probability
 from bundle.evaluation.uncertainty import outline_confidence
 from bundle.finding import DOUBTFUL, NO_LESION, Finding
-from bundle.networks.inferers import as_flag
+from bundle.networks.autocast import as_flag
 from bundle.prediction.explain import ExplainMalignancy
-from bundle.readers import UltrasoundImage, read_image, split_frame
+from bundle.readers import UltrasoundImage
 from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.geometry import place_in_frame
-from bundle.transforms.lesion import Box, CropLesiond, LesionRegion, find_lesion, quantise
+from bundle.transforms.lesion import Box, LesionCrop, LesionRegion, find_lesion, quantise
 from bundle.transforms.shape import measure_lesion
 
 
-class ClassifyLesiond(Transform):
+class LesionClassifier:
     """From an image and its lesion probability to a `Finding`: crop, classify, calibrate, measure, decide.
 
-    It is one of the transforms after the segmenter, in the pipeline's config as in the Predictor, so both say the same.
+    The `Predictor` calls it, and the pipeline's config by way of `ClassifyLesiond`, so both say the same.
 
     Args:
         network: the classifier, in evaluation mode on its device.
@@ -55,20 +54,13 @@ class ClassifyLesiond(Transform):
     ) -> None:
         self.network, self.inferer, self.device = network, inferer, torch.device(device)
         self.card, self.segmenter_card = card, segmenter_card
-        self.crop = CropLesiond(
-            "image",
+        self.crop = LesionCrop(
             threshold=card.get("mask_threshold", 0.5),
             variant=card.get("variant", "crop+mask"),
             margin=card.get("margin", 0.25),
             spatial_size=card.get("spatial_size", (128, 128)),
         )
         self.explain = ExplainMalignancy(network, self.crop) if as_flag("explain", explain) else None
-
-    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Add ``data["finding"]``; needs ``image`` with its file in the metadata, and ``probability``."""
-        path = str(data["image"].meta["filename_or_obj"])
-        probability = torch.as_tensor(data["probability"]).float().cpu().numpy().clip(0, 1)[0]
-        return {**data, "finding": self.classify(split_frame(path)[0], read_image(path), probability)}
 
     @torch.no_grad()
     def classify(self, name: str | os.PathLike[str], image: UltrasoundImage, probability: np.ndarray) -> Finding:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.visualize import GradCAM
 
 from bundle.transforms.geometry import resize
-from bundle.transforms.lesion import Box, CropLesiond, LesionRegion, place_square, quantise
+from bundle.transforms.lesion import Box, LesionCrop, LesionRegion, place_square, quantise
 
 
 class ExplainMalignancy:
@@ -23,7 +22,9 @@ class ExplainMalignancy:
         crop: what shows it the lesion.
     """
 
-    def __init__(self, network: torch.nn.Module, crop: CropLesiond) -> None:
+    def __init__(self, network: torch.nn.Module, crop: LesionCrop) -> None:
+        from monai.visualize import GradCAM  # which takes seconds to import, and few ask for an explanation
+
         self.grad_cam = GradCAM(network, target_layers="feature_map", postprocessing=_scale)
         self.crop = crop
 

@@ -24,7 +24,7 @@ from bundle.errors import InputError, UserError
 from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.intervals import DRAWS
 from bundle.evaluation.segmentation import measure_case
-from bundle.files import lock_folder, read_json, write_atomically, write_json
+from bundle.files import lock_folder, read_json, to_csv, write_atomically, write_json
 from bundle.finding import NOT_A_DEVICE
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 from bundle.outputs.png import write_mask
@@ -33,8 +33,8 @@ from bundle.provenance import describe_run
 from bundle.readers import read_image, read_mask
 from bundle.reports.external import write_external_report
 from bundle.reports.figures import plot_examples
-from bundle.reports.segmentation_handler import EXAMPLES, to_csv
-from bundle.transforms.load import merge_masks
+from bundle.reports.segmentation_handler import EXAMPLES
+from bundle.transforms.masks import merge_masks
 
 VERSION = 1  # of the files in `images/`; raise it whenever a row for a given image and weights changes
 PATIENT, DUPLICATES = "patient", "group of near duplicates"

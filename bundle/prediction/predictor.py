@@ -15,18 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Compose
 
 from bundle.errors import UserError
 from bundle.finding import Finding
 from bundle.networks import build_from_card
-from bundle.networks.inferers import AutocastInferer
+from bundle.networks.autocast import Autocast
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
 from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
-from bundle.prediction.classify import ClassifyLesiond
+from bundle.prediction.classify import LesionClassifier
 from bundle.readers import UltrasoundImage, read_image, split_frame
-from bundle.transforms import EnhanceContrastd, FitTod, RestoreSized
+from bundle.transforms.geometry import equalise, fit, restore
 
 SEGMENTER_KEYS = ("architecture", "standardize", "spatial_size", "threshold")
 CLASSIFIER_KEYS = ("architecture", "in_channels", "standardize")
@@ -69,17 +67,14 @@ class Predictor:
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
         segnet = build_from_card(classifier_card)
         classifier_card = load_weights(segnet, classifier, allow_unverified)
-        self.inferer = AutocastInferer(self.device, amp=amp, flip=True)
+        self.inferer = Autocast(self.device, amp=amp, flip=True)
         self.segmenter = self._ready(unet, (1, *card["spatial_size"]), backend)
         size = classifier_card.get("spatial_size", (128, 128))
         network = self._ready(segnet, (classifier_card["in_channels"], *size), backend)
-        inferer = AutocastInferer(self.device, amp=amp, flip=classifier_card.get("flip", False))
-        self.classifier = ClassifyLesiond(network, inferer, self.device, classifier_card, card, explain)
-        letterbox = bool(card.get("letterbox", False))
-        self.fit = Compose(
-            [EnhanceContrastd("image", card.get("clahe", 0.0)), FitTod("image", card["spatial_size"], letterbox)]
-        )
-        self.restore = RestoreSized("pred", "image", letterbox)
+        inferer = Autocast(self.device, amp=amp, flip=classifier_card.get("flip", False))
+        self.classifier = LesionClassifier(network, inferer, self.device, classifier_card, card, explain)
+        self.size = (int(card["spatial_size"][0]), int(card["spatial_size"][1]))
+        self.letterbox, self.clip_limit = bool(card.get("letterbox", False)), float(card.get("clahe", 0.0))
         # Whether several threads may predict at once: heat maps hook into the network, and a GPU is busy with one.
         self.concurrent = self.device.type == "cpu" and not explain
 
@@ -109,10 +104,10 @@ class Predictor:
     @torch.no_grad()
     def segment(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of lesion, (H, W) float32 in [0, 1], of grey pixels (H, W) in [0, 255]."""
-        item = self.fit({"image": MetaTensor(torch.from_numpy(np.asarray(pixels, np.float32) / 255.0)[None])})
-        image = item["image"].as_tensor()[None].to(self.device).contiguous(memory_format=torch.channels_last)
-        probability = self.inferer(image, self.segmenter).sigmoid()[0].cpu()
-        return self.restore({"image": item["image"], "pred": probability})["pred"][0].numpy().clip(0, 1)
+        image = equalise(torch.from_numpy(np.asarray(pixels, np.float32) / 255.0)[None], self.clip_limit)
+        seen = fit(image, self.size, self.letterbox)[None].to(self.device).contiguous(memory_format=torch.channels_last)
+        probability = self.inferer(seen, self.segmenter).sigmoid()[0].cpu()
+        return restore(probability, image.shape[-2:], self.letterbox)[0].numpy().clip(0, 1)
 
     def predict(
         self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None = None

@@ -21,7 +21,7 @@ from bundle.errors import UserError
 from bundle.files import make_folder, sha256_of, write_atomically, write_json
 from bundle.networks.onnx import to_onnx
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
-from bundle.prediction import Predictor
+from bundle.prediction.predictor import Predictor
 
 MAX_DIFFERENCE = 1e-4
 """Between the outputs of a network and of its export; above it the export is refused."""

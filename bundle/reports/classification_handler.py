@@ -22,12 +22,12 @@ from bundle.evaluation.conformal import summarise_conformal
 from bundle.evaluation.scores import classification_scores
 from bundle.evaluation.segmentation import STRATA
 from bundle.evaluation.subgroups import summarise_subgroups
-from bundle.files import write_atomically, write_json
+from bundle.files import to_csv, write_atomically, write_json
 from bundle.networks.weights import read_card
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_confusion, plot_reliability, plot_roc
 from bundle.reports.html import write_classification_report
-from bundle.reports.segmentation_handler import name_row, refuse_another_split, tell_columns, to_csv
+from bundle.reports.segmentation_handler import name_row, refuse_another_split, tell_columns
 from bundle.transforms.lesion import quantise
 
 logger = logging.getLogger(__name__)

@@ -24,11 +24,10 @@ from bundle.evaluation.classification import choose_operating_points, summarise_
 from bundle.evaluation.conformal import fit_conformal, summarise_conformal
 from bundle.evaluation.segmentation import STRATA, CaseScores, summarise
 from bundle.evaluation.subgroups import summarise_subgroups
-from bundle.files import read_json, write_atomically, write_json
+from bundle.files import read_json, to_csv, write_atomically, write_json
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_confusion, plot_dice_histogram, plot_reliability, plot_roc
 from bundle.reports.html import write_classification_report, write_report
-from bundle.reports.segmentation_handler import to_csv
 
 SENSITIVITIES = (0.90, 0.95)
 CLIP = 1e-6  # probabilities are kept this far from 0 and 1, whose logits are infinite

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import logging
 import math
 import os
@@ -22,13 +20,13 @@ from bundle.errors import UserError
 from bundle.evaluation.scores import segmentation_scores
 from bundle.evaluation.segmentation import STRATA, measure_case, summarise, summarise_doubt
 from bundle.evaluation.uncertainty import confidence_of_map
-from bundle.files import write_atomically, write_json
+from bundle.files import to_csv, write_atomically, write_json
 from bundle.networks.weights import read_card
 from bundle.provenance import describe_run
 from bundle.readers import read_image
 from bundle.reports.figures import plot_dice_histogram, plot_examples
 from bundle.reports.html import write_report
-from bundle.transforms.load import merge_masks
+from bundle.transforms.masks import merge_masks
 
 logger = logging.getLogger(__name__)
 EXAMPLES = 6
@@ -206,22 +204,3 @@ def name_row(record: Mapping[str, Any]) -> str:
 def tell_columns(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """Those of the names that some record tells, itself or in its details: further columns of a table."""
     return [name for name in names if any(record.get(name, record.get("details", {}).get(name)) for record in records)]
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:
-    """Format rows with the same keys as CSV text; None becomes an empty cell.
-
-    Text that a spreadsheet would run as a formula gets a leading quote: names of files come from outside.
-    """
-    buffer = io.StringIO()
-    if rows:
-        # The writer's own "\r\n" ends the rows: with any other, Python before 3.13 leaves a "\r" in a name unquoted.
-        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
-        if header:
-            writer.writeheader()
-        writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
-    return buffer.getvalue()
-
-
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,47 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training configs name: handlers, batch preparation, checkpoints and the last step."""
 
-from .bad_files import ReadFiles, ReportBadFiles, collate_readable
-from .batch import PrepareBatch
-from .checkpoint import Checkpoint, MovingAverage
-from .consistency import Consistency
-from .finish import finish_segmentation
-from .finish_classifier import finish_classification
-from .given import classifier_datalist_of, datalist_of, given_records, name_given_run, validation_dataset
-from .handlers import History, ProgressBar, Reseed, ShareBuffers, StopEarly, StopOnNonFinite, shared
-from .loss import LesionLoss, SmoothedCrossEntropy
-from .run import claim_folder, run_training
-from .sampler import balanced_sampler
-from .teacher import load_teacher
-from .tracking import ListOutput
+from bundle.lazy import lazy_names
 
-__all__ = [
-    "Checkpoint",
-    "Consistency",
-    "History",
-    "LesionLoss",
-    "ListOutput",
-    "MovingAverage",
-    "PrepareBatch",
-    "ProgressBar",
-    "ReadFiles",
-    "ReportBadFiles",
-    "Reseed",
-    "ShareBuffers",
-    "SmoothedCrossEntropy",
-    "StopEarly",
-    "StopOnNonFinite",
-    "balanced_sampler",
-    "claim_folder",
-    "classifier_datalist_of",
-    "collate_readable",
-    "datalist_of",
-    "finish_classification",
-    "finish_segmentation",
-    "given_records",
-    "load_teacher",
-    "name_given_run",
-    "run_training",
-    "shared",
-    "validation_dataset",
-]
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "bad_files": ["ReadFiles", "ReportBadFiles", "collate_readable"],
+        "batch": ["PrepareBatch"],
+        "checkpoint": ["Checkpoint", "MovingAverage"],
+        "consistency": ["Consistency"],
+        "finish": ["finish_segmentation"],
+        "finish_classifier": ["finish_classification"],
+        "given": ["classifier_datalist_of", "datalist_of", "given_records", "name_given_run", "validation_dataset"],
+        "handlers": ["History", "ProgressBar", "Reseed", "ShareBuffers", "StopEarly", "StopOnNonFinite", "shared"],
+        "loss": ["LesionLoss", "SmoothedCrossEntropy"],
+        "run": ["claim_folder", "run_training"],
+        "sampler": ["balanced_sampler"],
+        "segment": ["segment_if_needed"],
+        "teacher": ["load_teacher"],
+        "tracking": ["ListOutput"],
+    },
+)

@@ -1,49 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain as a list of steps: prepare, train, evaluate, segment, classify, audit. Each is one command.
-
-A step whose result is there is skipped, so a chain that was interrupted goes on where it was; a training that was
-interrupted resumes by itself.
-"""
+"""The whole chain as a list of steps: prepare, train, evaluate, segment, classify, audit. Each is one command."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.errors import UserError
+from bundle.training.steps import Step
 
-ROOT = Path(__file__).resolve().parents[2]
 SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
-POLL_SECONDS = 0.2
 MEMBER_SEEDS = 1000
 """Between the seeds of an ensemble's members, so that they never meet those of another --seeds."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the chain.
-
-    Args:
-        name: what a person reads while it runs; unique, it names the log.
-        words: arguments of the program.
-        result: the file that is there when the step is done.
-        program: what Python runs.
-        needs: results of other steps that must be there before.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    result: Path
-    program: tuple[str, ...] = ("-m", "monai.bundle", "run")
-    needs: tuple[Path, ...] = ()
 
 
 def plan_chain(
@@ -96,6 +66,7 @@ def plan_chain(
                     *("--output_dir", str(folder), "--seed", str(seed), *words),
                 ),
                 folder / "model.pt",
+                trains=True,
             ),
             Step(
                 f"evaluate segmentation {name}{suffix}",
@@ -178,6 +149,7 @@ def _plan_classifier(
             ),
             folder / "model_classifier.pt",
             needs=tuple(segmented),
+            trains=True,
         ),
         Step(
             f"evaluate classification {name}",
@@ -186,72 +158,6 @@ def _plan_classifier(
             needs=(folder / "model_classifier.pt",),
         ),
     ]
-
-
-def run_steps(steps: Sequence[Step], logs: Path, jobs: int = 1) -> None:
-    """Run the steps that have no result yet, with a line each; the whole output of each goes to ``logs``.
-
-    Args:
-        steps: in an order in which they can run one after another.
-        logs: folder of the logs.
-        jobs: how many run at once, as soon as what they need is there; they share the CPU's threads.
-
-    Raises:
-        UserError: a step failed; it names the step, its last line and its log. The others are stopped: a training
-            goes on where it was when the chain is run again.
-    """
-    logs.mkdir(parents=True, exist_ok=True)
-    labels = {step: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, start=1)}
-    waiting = []
-    for step in steps:
-        if step.result.exists():
-            print(f"{labels[step]}: done before", flush=True)
-        else:
-            waiting.append(step)
-    running: dict[Step, tuple[subprocess.Popen[bytes], float]] = {}
-    try:
-        while waiting or running:
-            for step in waiting[:]:
-                if len(running) < jobs and all(path.exists() for path in step.needs):
-                    waiting.remove(step)
-                    print(f"{labels[step]} …", flush=True)
-                    running[step] = _start(step, _log_of(step, logs), jobs), time.monotonic()
-            if not running:
-                raise UserError(f"{waiting[0].name}: what it needs is not there and no step makes it")
-            for step, (process, start) in list(running.items()):
-                if process.poll() is not None:
-                    del running[step]
-                    _require_result(step, process.returncode, _log_of(step, logs))
-                    print(f"{labels[step]}: done in {time.monotonic() - start:.0f} s", flush=True)
-            time.sleep(POLL_SECONDS)
-    finally:
-        for process, _ in running.values():
-            process.terminate()  # a training saves its last step; SIGINT is ignored below a shell's `&`
-        for process, _ in running.values():
-            process.wait()
-
-
-def _start(step: Step, log: Path, jobs: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-W", "ignore", *step.program, *step.words]
-    environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    with open(log, "w", encoding="utf-8") as file:
-        print(shlex.join(["python", *command[1:]]), file=file, flush=True)
-        # A session of its own: Ctrl-C then reaches it once, by `run_steps`, and a second time would cut its last save.
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-
-def _log_of(step: Step, logs: Path) -> Path:
-    return logs / f"{step.name.replace(' ', '_')}.log"
-
-
-def _require_result(step: Step, code: int, log: Path) -> None:
-    if code or not step.result.exists():
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        raise UserError(f"{step.name}: {lines[-1] if lines else f'exit code {code}'} (log: {log})")
 
 
 def _configs(*names: str | None) -> tuple[str, str]:

@@ -40,6 +40,7 @@ def continue_schedule(scheduler: Any, plan: Mapping[str, float]) -> None:
     """
     if not isinstance(scheduler, LambdaLR):
         return
+    highest = float(plan["learning_rate"])
     first, warmup, steps = (int(plan[name]) for name in ("first_step", "warmup_steps", "steps"))
 
     def share(step: int) -> float:
@@ -48,10 +49,10 @@ def continue_schedule(scheduler: Any, plan: Mapping[str, float]) -> None:
             return (done + 1) / (warmup + 1)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(1, steps - warmup))))
 
-    highest = max(scheduler.base_lrs)
     # Groups of parameters keep the ratio of their rates.
-    scheduler.lr_lambdas = [lambda step: plan["learning_rate"] / highest * share(step)] * len(scheduler.base_lrs)
-    rates = [base * scheduler.lr_lambdas[0](scheduler.last_epoch) for base in scheduler.base_lrs]
+    before = max(float(base) for base in scheduler.base_lrs)
+    scheduler.lr_lambdas = [lambda step: highest / before * share(step)] * len(scheduler.base_lrs)
+    rates: list[Any] = [base * scheduler.lr_lambdas[0](scheduler.last_epoch) for base in scheduler.base_lrs]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     scheduler._last_lr = rates

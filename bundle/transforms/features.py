@@ -8,16 +8,12 @@ pattern and posterior features. No feature depends on the pixel size, so images 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from monai.transforms import Transform
 from scipy import ndimage
 
-from bundle.transforms.lesion import LesionRegion, find_lesion, quantise
+from bundle.transforms.lesion import LesionRegion
 from bundle.transforms.shape import box_of, measure_lesion
 
 SHAPE_FEATURES = (
@@ -140,28 +136,6 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
     )
     named = dict(zip((*GREY_FEATURES, *MAP_FEATURES), map(float, (*looks, *seen)), strict=True))
     return describe_shape(mask) | named
-
-
-class DescribeLesiond(Transform):
-    """Add ``data["features"]``, (F,) float32: the `FEATURES` of the lesion.
-
-    It stands before `CropLesiond`, while the image is whole: (1, H, W) float in [0, 1], as is the probability.
-
-    Args:
-        key: of the image.
-        probability_key: of the lesion's probability.
-        threshold: a pixel whose probability reaches it is lesion.
-    """
-
-    def __init__(self, key: str = "image", probability_key: str = "probability", threshold: float = 0.5) -> None:
-        self.key, self.probability_key, self.threshold = key, probability_key, float(threshold)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Describe the lesion."""
-        levels = quantise(torch.as_tensor(data[self.probability_key]).detach().float().cpu().numpy())[0]
-        pixels = torch.as_tensor(data[self.key]).float().cpu().numpy()[0] * 255
-        values = describe_lesion(pixels, levels, find_lesion(levels, self.threshold))
-        return {**data, "features": torch.tensor([values[name] for name in FEATURES], dtype=torch.float32)}
 
 
 def _or(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -8,24 +8,17 @@ so that the pipeline in one process gives the very numbers that the two stages g
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from bundle.errors import InputError, UserError
-from bundle.readers import read_image
-from bundle.transforms.geometry import crop_to_region, resize
-from bundle.transforms.load import merge_masks, meta_of
+from bundle.errors import UserError
+from bundle.transforms.geometry import resize
 from bundle.transforms.shape import box_of
 
 Box = tuple[int, int, int, int]
@@ -158,49 +151,10 @@ def _mirror_indices(start: int, stop: int, size: int) -> torch.Tensor:
     return torch.from_numpy(indices[start + before : stop + before])
 
 
-class LoadProbabilityd(MapTransform):
-    """Read predicted lesion probabilities as tensors (1, H, W) float32 in [0, 1].
-
-    A path is an 8-bit grey PNG, 255 for certainty. A list of paths is ground-truth masks, merged by OR: the oracle's.
-    A map of the whole frame is cut to the region that its image was loaded from.
+class LesionCrop:
+    """Show the classifier the lesion.
 
     Args:
-        keys: of the maps.
-        image_key: of the image, loaded before; a record without it has nothing cut.
-
-    Raises:
-        InputError: a file can not be used, or is coloured, as an overlay is.
-    """
-
-    def __init__(self, keys: KeysCollection, image_key: Hashable = "image", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key = image_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each path under the keys by its map."""
-        out = dict(data)
-        meta = meta_of(out.get(self.image_key))
-        for key in self.key_iterator(out):
-            if isinstance(out[key], (str, os.PathLike)):
-                image = read_image(out[key])
-                if image.warnings:
-                    mend = "give the grey PNG that the segmentation wrote"
-                    raise InputError(out[key], f"is no probability map: {'; '.join(image.warnings)}", mend)
-                values = image.pixels / 255
-            else:
-                values = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)
-            out[key] = torch.from_numpy(crop_to_region(values[None], meta))
-        return out
-
-
-class CropLesiond(MapTransform):
-    """Show the classifier the lesion: (1, H, W) images in [0, 1] -> (C, h, w) float32, with what was found.
-
-    Adds ``data["lesion"]``: ``box`` (4,) int64, ``components`` and ``is_fallback`` ints; see `LesionRegion`.
-
-    Args:
-        keys: of images.
-        probability_key: (1, H, W) float in [0, 1], of the images' size; it stays as it is.
         threshold: a pixel whose probability reaches it is lesion.
         variant: ``masked``, the whole frame times the lesion's mask (the paper's reading); ``crop``, a square around
             the lesion, mirrored where it leaves the image; ``crop+mask``, the same with the probability, not
@@ -210,21 +164,16 @@ class CropLesiond(MapTransform):
 
     Raises:
         ValueError: an unknown variant or an impossible number.
-        UserError: image and map differ in size, or the map leaves [0, 1].
     """
 
     def __init__(
         self,
-        keys: KeysCollection,
-        probability_key: str = "probability",
         threshold: float = 0.5,
         variant: str = "crop+mask",
         margin: float = 0.25,
         spatial_size: Sequence[int] = (128, 128),
         min_size: int = 32,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
         if variant not in VARIANTS:
             raise ValueError(f"variant: '{variant}' must be one of {', '.join(VARIANTS)}")
         if len(spatial_size) != 2 or min(spatial_size) < 1:
@@ -233,30 +182,9 @@ class CropLesiond(MapTransform):
             raise ValueError(
                 f"threshold {threshold} must be in (0, 1], margin {margin} 0 or more, min_size {min_size} 1 or more"
             )
-        self.probability_key, self.threshold, self.variant = probability_key, float(threshold), variant
+        self.threshold, self.variant = float(threshold), variant
         self.margin, self.min_size = float(margin), int(min_size)
         self.spatial_size = (int(spatial_size[0]), int(spatial_size[1]))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each image under the keys by what the classifier sees."""
-        out = dict(data)
-        levels = quantise(torch.as_tensor(out[self.probability_key]).detach().float().cpu().numpy())
-        region = find_lesion(levels[0], self.threshold)
-        for key in self.key_iterator(out):
-            image = out[key]
-            plain = torch.as_tensor(image.as_tensor() if isinstance(image, MetaTensor) else image)
-            if plain.shape != levels.shape:
-                raise UserError(
-                    f"{_name(image)}: {tuple(plain.shape)}, but its probability map is {levels.shape}; segment it again"
-                )
-            seen = self.show(plain, levels[0], region)
-            out[key] = MetaTensor(seen, meta=image.meta) if isinstance(image, MetaTensor) else seen
-        out["lesion"] = {
-            "box": torch.tensor(region.box),
-            "components": region.components,
-            "is_fallback": int(region.is_fallback),
-        }
-        return out
 
     def show(self, image: torch.Tensor, levels: np.ndarray, region: LesionRegion) -> torch.Tensor:
         """Return what the classifier sees, (C, h, w) float32 in [0, 1].
@@ -274,7 +202,3 @@ class CropLesiond(MapTransform):
             if self.variant == "crop+mask":
                 seen = torch.cat([seen, cut_mirrored(torch.from_numpy(levels)[None], square).to(seen) / 255])
         return resize(seen, self.spatial_size).clamp(0, 1)
-
-
-def _name(image: Any) -> str:
-    return str(getattr(image, "meta", {}).get("filename_or_obj", "image"))

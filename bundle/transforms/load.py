@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,9 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.errors import InputError
-from bundle.readers import read_image, read_mask
-from bundle.readers.masks import fit_mask
+from bundle.readers import read_image
 from bundle.transforms.geometry import FRAME_SHAPE, REGION, crop_to_region
+from bundle.transforms.masks import merge_masks, read_probability
 
 
 class LoadUltrasoundd(MapTransform):
@@ -86,45 +85,37 @@ class LoadLesionMaskd(MapTransform):
         return out
 
 
+class LoadProbabilityd(MapTransform):
+    """Read predicted lesion probabilities as tensors (1, H, W) float32 in [0, 1].
+
+    A path is an 8-bit grey PNG, 255 for certainty. A list of paths is ground-truth masks, merged by OR: the oracle's.
+    A map of the whole frame is cut to the region that its image was loaded from.
+
+    Args:
+        keys: of the maps.
+        image_key: of the image, loaded before; a record without it has nothing cut.
+
+    Raises:
+        InputError: a file can not be used, or is coloured, as an overlay is.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: Hashable = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each path under the keys by its map."""
+        out = dict(data)
+        meta = meta_of(out.get(self.image_key))
+        for key in self.key_iterator(out):
+            if isinstance(out[key], (str, os.PathLike)):
+                values = read_probability(out[key])
+            else:
+                values = merge_masks(out[key], meta.get("filename_or_obj")).astype(np.float32)
+            out[key] = torch.from_numpy(crop_to_region(values[None], meta))
+        return out
+
+
 def meta_of(image: Any) -> Mapping[str, Any]:
     """The metadata of a loaded image; nothing of what is none."""
     return image.meta if isinstance(image, MetaTensor) else {}
-
-
-def merge_masks(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    image: str | os.PathLike[str] | None = None,
-    shape: tuple[int, ...] | None = None,
-) -> np.ndarray:
-    """Read one or more mask files and merge them by OR into a (H, W) bool array.
-
-    Args:
-        paths: of the masks; none at all stands for an image without a lesion, whose shape must be given.
-        image: that they belong to, for a DICOM SEG of several; see `read_mask`.
-        shape: (H, W) of the image. A dataset's check refuses masks of another size, but for the layouts whose masks it
-            brings to the image's size; this does so here as well.
-
-    Raises:
-        InputError: a file can not be used, the masks differ in size, or are of another shape than the image.
-    """
-    names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not names:
-        if shape is None:
-            raise InputError(image or "record", "has no mask, and its size is not known", "name its mask")
-        return np.zeros(shape[:2], dtype=bool)
-    merged = _read_fitting(names[0], image, shape)
-    for name in names[1:]:
-        mask = _read_fitting(name, image, shape)
-        if mask.shape != merged.shape:
-            raise InputError(
-                name, f"mask of {mask.shape}, but {names[0]} has {merged.shape}", "give both the same size"
-            )
-        merged = merged | mask
-    return merged
-
-
-def _read_fitting(
-    name: str | os.PathLike[str], image: str | os.PathLike[str] | None, shape: tuple[int, ...] | None
-) -> np.ndarray:
-    mask = read_mask(name, image)
-    return mask if shape is None else fit_mask(name, mask, (shape[0], shape[1]))

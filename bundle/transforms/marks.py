@@ -7,17 +7,13 @@ are drawn at lesions and elsewhere, and those that are there are removed from a 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn as nn
-from monai.config import KeysCollection
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform
 
 CANVAS = 512
 """Side of the canvas that marks are drawn on, about that of a scanner's picture, whatever the network's size is."""
@@ -177,35 +173,6 @@ def remove_marks(grey: np.ndarray) -> np.ndarray:
     """
     strokes = find_strokes(grey, FAINT_CONTRAST, FAINT_BRIGHTNESS, rim=1).astype(np.uint8)
     return np.asarray(cv2.inpaint(grey, strokes, 3, cv2.INPAINT_TELEA)) if strokes.any() else grey
-
-
-class RemoveMarksd(MapTransform):
-    """Put a copy of an image without drawn strokes beside it, see `remove_marks`.
-
-    Args:
-        keys: of images (1, H, W) float in [0, 1].
-        names: of the copies.
-        active: false to add nothing.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, names: KeysCollection, active: bool = True, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.names = (names,) if isinstance(names, str) else tuple(names)  # type: ignore[arg-type]
-        self.active = bool(active)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the copies; they carry no metadata."""
-        out = dict(data)
-        if not self.active:
-            return out
-        for key, name in self.key_iterator(out, self.names):
-            image = out[key]
-            plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-            grey = np.rint(plain[0].cpu().numpy() * 255).astype(np.uint8)
-            out[name] = torch.from_numpy(remove_marks(grey)[None].astype(np.float32) / 255)
-        return out
 
 
 def _draw_calipers(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -239,3 +241,37 @@ def test_a_group_that_is_both_unlabelled_and_tested_is_refused() -> None:
     record = {"image": "a.png", "group": "g1"}
     with pytest.raises(UserError, match="group g1"):
         check_no_group_crosses({"test": [record], UNLABELLED: [{**record, "image": "b.png"}]})
+
+
+@pytest.mark.parametrize("ratio", ["15:5:80", "60:10:30", "50:25:25"])
+def test_a_small_cohort_is_split_whenever_a_split_exists(ratio: str) -> None:
+    for seed in range(200):
+        sizes = random.Random(seed)
+        cases = _cases([[label] * sizes.randint(2, 6) for label in ("benign", "malignant") for _ in range(10)])
+        split = split_cases(cases, parse_ratio(ratio), seed)
+        check_no_group_crosses({part: [vars(case) for case in members] for part, members in split.items()})
+        for part, members in split.items():
+            assert {case.label for case in members} == {"benign", "malignant"}, (seed, part)
+        for fold in k_fold(cases, 5, seed):
+            assert all({case.label for case in members} == {"benign", "malignant"} for members in fold.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(pure_groups, ratios, seeds)
+def test_each_part_is_served_with_each_class_that_has_groups_enough(
+    groups: list[list[str]], ratio: tuple, seed: int
+) -> None:
+    split = split_cases(_cases(groups), ratio, seed)
+    wanted = sum(share > 0 for share in ratio)
+    for label, count in Counter(group[0] for group in groups).items():
+        parts = sum(any(case.label == label for case in members) for members in split.values())
+        assert parts >= min(count, wanted)
+
+
+def test_a_split_that_serves_all_parts_is_left_as_it_was_dealt() -> None:
+    """What earlier versions dealt: recorded runs are of such splits."""
+    cases = _cases([[label] * (1 + number % 3) for label in LABELS for number in range(40)])
+    told = "".join(
+        part[0] for case in cases for part, members in split_cases(cases, (0.6, 0.1, 0.3), 7).items() if case in members
+    )
+    assert hashlib.sha256(told.encode()).hexdigest()[:12] == "3c20df70766f"

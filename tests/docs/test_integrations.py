@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pasted import Block, blocks_in, check_block, run_block
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "integrations.md"
 CONSUMERS = [
@@ -19,7 +17,6 @@ CONSUMERS = [
     *("Federated learning", "MLflow", "ONNX Runtime", "TorchScript", "safetensors", "TensorRT", "Hugging Face hub"),
 ]
 NEEDS = {"MLflow": "mlflow"}
-Block = tuple[str, str, bool]
 
 
 def _sections() -> dict[str, list[Block]]:
@@ -27,8 +24,7 @@ def _sections() -> dict[str, list[Block]]:
     sections: dict[str, list[Block]] = {}
     for part in re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE):
         heading, _, text = part.partition("\n")
-        found = re.findall(r"(<!-- not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-        sections[heading] = [(language, code, not comment) for comment, language, code in found]
+        sections[heading] = blocks_in(text)
     return sections
 
 
@@ -43,11 +39,7 @@ def test_the_page_has_a_section_for_every_consumer() -> None:
 @pytest.mark.parametrize("heading", CONSUMERS)
 def test_blocks_are_of_the_language_that_they_name(heading: str) -> None:
     for language, code, _ in SECTIONS[heading]:
-        if language == "python":
-            compile(code, heading, "exec")
-        else:
-            assert language == "sh"
-            assert subprocess.run(["bash", "-n"], input=code, text=True, check=False).returncode == 0
+        check_block(language, code, heading)
 
 
 @pytest.mark.slow
@@ -61,14 +53,6 @@ def test_a_pasted_section_runs(heading: str, root: Path, small_phantom: Path, tm
     place.mkdir()
     for path in sorted((small_phantom / "benign").glob("benign ([1-4]).png")):
         shutil.copy(path, images)
-    environment = {
-        **{key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
-        **{"BUNDLE": str(root), "IMAGES": str(images), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
     for language, code, wanted in SECTIONS[heading]:
         if wanted:
-            (place / "block").write_text(code)
-            command = [sys.executable, "block"] if language == "python" else ["bash", "-e", "block"]
-            done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            run_block(language, code, place, root, IMAGES=str(images))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims about bundle.networks.inferers."""
+"""Claims about bundle.networks.autocast and bundle.networks.inferers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from bundle.errors import UserError
-from bundle.networks import UNet, inferers
-from bundle.networks.inferers import AutocastInferer, as_flag, has_fast_bfloat16
+from bundle.networks import UNet, autocast
+from bundle.networks.autocast import as_flag, has_fast_bfloat16
+from bundle.networks.inferers import AutocastInferer
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,12 @@ def test_a_processor_is_judged_by_its_instructions(
     flags: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    monkeypatch.setattr(inferers, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(autocast, "Path", lambda _: tmp_path / "cpuinfo")
     assert has_fast_bfloat16("cpu") is fast
 
 
 def test_a_system_that_does_not_tell_its_instructions_is_slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(inferers, "Path", lambda _: tmp_path / "absent")
+    monkeypatch.setattr(autocast, "Path", lambda _: tmp_path / "absent")
     assert has_fast_bfloat16("cpu") is False
 
 

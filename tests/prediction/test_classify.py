@@ -15,7 +15,7 @@ from scipy.special import expit
 from bundle.errors import UserError
 from bundle.finding import DOUBTFUL, MAPS, NO_LESION, Finding
 from bundle.networks import SegNet
-from bundle.prediction.classify import ClassifyLesiond
+from bundle.prediction.dictionary import ClassifyLesiond
 from bundle.readers import UltrasoundImage
 
 LOGIT = 1.2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bundle.networks import SegNet
 from bundle.prediction.explain import ExplainMalignancy, paste
 from bundle.transforms.geometry import resize
-from bundle.transforms.lesion import CropLesiond, LesionRegion, cut_mirrored, place_square
+from bundle.transforms.lesion import LesionCrop, LesionRegion, cut_mirrored, place_square
 
 BOX = (4, 30, 24, 55)  # its square leaves the image at the top
 
@@ -39,7 +39,7 @@ def _seen() -> torch.Tensor:
 def test_the_heat_is_the_feature_map_weighted_by_the_head(decoder: bool) -> None:
     """After global average pooling and one linear layer, Grad-CAM's weights are the layer's own."""
     network, seen = _network(decoder), _seen()
-    heat = ExplainMalignancy(network, CropLesiond("image", variant="masked"))(seen, _region())
+    heat = ExplainMalignancy(network, LesionCrop(variant="masked"))(seen, _region())
     with torch.no_grad():
         evidence = (network.features(seen) * network.head.weight[0, :, None, None]).sum(1, keepdim=True).relu()
     evidence = F.interpolate(evidence, size=(32, 32), mode="bilinear")
@@ -50,7 +50,7 @@ def test_the_heat_is_the_feature_map_weighted_by_the_head(decoder: bool) -> None
 
 
 def test_a_crop_is_explained_in_its_square_and_nowhere_else() -> None:
-    heat = ExplainMalignancy(_network(False), CropLesiond("image"))(_seen(), _region())
+    heat = ExplainMalignancy(_network(False), LesionCrop())(_seen(), _region())
     top, left, bottom, right = place_square(BOX)
     assert top < 0
     assert heat[:bottom, left:right].max() > 100
@@ -61,14 +61,14 @@ def test_a_crop_is_explained_in_its_square_and_nowhere_else() -> None:
 def test_without_evidence_the_map_is_zero() -> None:
     network = _network(False)
     network.head.weight.data = -network.head.weight.data.abs()  # features are never negative
-    assert not ExplainMalignancy(network, CropLesiond("image"))(_seen(), _region()).any()
+    assert not ExplainMalignancy(network, LesionCrop())(_seen(), _region()).any()
 
 
 def test_explaining_leaves_the_network_as_it_was() -> None:
     network, seen = _network(True, batch_norm=True), _seen()
     with torch.no_grad():
         before = network(seen)
-        heat = ExplainMalignancy(network, CropLesiond("image"))(seen, _region())
+        heat = ExplainMalignancy(network, LesionCrop())(seen, _region())
         assert torch.equal(network(seen), before)
     assert heat.any()  # though the caller takes no gradients
     assert not network.training

@@ -23,9 +23,9 @@ from PIL import Image
 from scipy.special import expit
 
 from bundle.errors import UserError
+from bundle.files import to_csv
 from bundle.networks.weights import write_weights
 from bundle.reports import ClassificationEvaluation
-from bundle.reports.segmentation_handler import to_csv
 
 SPLIT = {"segmentation_split": "15:5:80", "split": "60:10:30"}
 DATALIST = {

@@ -18,9 +18,10 @@ from scipy.special import expit, logit
 from bundle.errors import UserError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.segmentation import measure_case, summarise
-from bundle.reports.pages import record_result, render_pages
+from bundle.files import to_csv
+from bundle.reports.pages import render_pages
 from bundle.reports.pooling import calibrate_across, pool_folds
-from bundle.reports.segmentation_handler import to_csv
+from bundle.reports.records import record_result
 from scripts import pool_folds as pool_script
 
 Make = Callable[..., Path]
@@ -106,11 +107,13 @@ def test_the_pages_show_a_pooled_result_with_its_networks(classifier: Make, tmp_
     results = tmp_path / "results"
     metrics = tmp_path / "pooled" / "metrics.json"
     record_result(metrics, results, "pooled", title="Pooled", recipe="ours", allow_synthetic=True)
-    page = render_pages(results, root)["results.md"]
+    pages = render_pages(results, root)
+    page = pages["runs.md"]
     assert "calibrated on the other folds" in page
     assert "sensitivity 0.90 on the other folds" in page
     assert "fold 2, seed 0: `20`" in page
-    assert page.count("[Pooled](#pooled) **SYNTHETIC**") == 4  # scores, two operating points, prediction sets
+    # In short, the table of recipes, prediction sets.
+    assert pages["results.md"].count("[Pooled](runs.md#pooled) **SYNTHETIC**") == 3
 
 
 def test_nothing_of_a_fold_changes_its_own_calibration() -> None:

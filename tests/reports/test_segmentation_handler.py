@@ -17,9 +17,10 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.errors import InputError, UserError
+from bundle.files import to_csv
 from bundle.networks.weights import write_weights
 from bundle.reports import SegmentationEvaluation
-from bundle.reports.segmentation_handler import refuse_another_split, to_csv
+from bundle.reports.segmentation_handler import refuse_another_split
 
 DATALIST = {"name": "boxes", "dataset_sha256": "cd" * 32, "split": "15:5:80", "seed": 4, "synthetic": False}
 

@@ -113,7 +113,7 @@ def test_all_measures_each_with_arguments_that_it_understands(
         monkeypatch.setitem(script._COMMANDS, name, (measure, lambda result: f"shown: {result['command']}"))
     assert main(["all", *quick, "--output", str(tmp_path / "out")]) == 0
     records = {path.stem.removeprefix("benchmark_"): json.loads(path.read_text()) for path in tmp_path.glob("out/*")}
-    assert records.keys() == script._COMMANDS.keys()
+    assert records.keys() == script._COMMANDS.keys() - {"builds"}  # which needs a second build
     assert all(record["command"] == name for name, record in records.items())
     assert {record.get("quick") for record in records.values()} == {str(bool(quick)), None}
     assert records["archive"]["images"] == ("[2, 4]" if quick else "[100, 1000]")

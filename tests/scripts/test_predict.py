@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from PIL import Image
 
 from bundle.prediction import Predictor
 from scripts.predict import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -53,6 +56,17 @@ def test_a_folder_of_good_images_is_done_with_exit_code_0(
     output = capsys.readouterr().out
     assert output.count("P(malignant)") == 2
     assert "not a medical device" in output
+
+
+def test_predicting_imports_neither_monai_nor_what_draws_and_fits(images: Path, common: list[str]) -> None:
+    """They would take twice as long as all the rest of one image."""
+    code = "import json, sys; from scripts.predict import main; main(sys.argv[1:]); print(json.dumps([*sys.modules]))"
+    words = [sys.executable, "-c", code, str(images / "m1.png"), *common]
+    output = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+    loaded = set(json.loads(output.splitlines()[-1]))
+    assert "torch" in loaded
+    heavy = {"monai", "ignite", "matplotlib", "sklearn", "kornia", "skimage", "pandas", "highdicom", "pydicom"}
+    assert loaded & {*heavy, "nibabel", "scipy.signal", "scipy.stats", "scipy.optimize"} == set()
 
 
 def test_a_bad_file_among_good_ones_is_named_and_the_others_are_done(

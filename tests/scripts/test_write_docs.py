@@ -68,13 +68,48 @@ def test_check_notices_an_edited_page_and_leaves_it(tmp_path: Path) -> None:
     assert (tmp_path / "results.md").read_text(encoding="utf-8") == edited
 
 
-def test_pages_without_results_say_so(tmp_path: Path) -> None:
-    assert "No result is recorded yet" in page(tmp_path)
-    assert "No measurement is recorded yet" in page(tmp_path)
+def test_pages_without_results_say_so_and_have_no_empty_sections(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert "No result is recorded yet" in text
+    assert re.findall(r"^## (.*)", text, re.M) == ["In short", "The paper's tables"]
+    assert "## " not in page(tmp_path, "runs.md")
     card = page(tmp_path, "README.md")
     assert "No result is recorded yet" in card
     assert "This is not a medical device" in card
     assert "10.1016/j.dib.2019.104863" in card
+
+
+def _facts(content: Any) -> set[str]:
+    """Every command, commit, time, checksum and seed in a record, at any depth, but those of the single folds."""
+    facts: set[str] = set()
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        if isinstance(value, (dict, list)) and key not in ("rounds", "packages", "runs", "cells", "settings"):
+            facts |= _facts(value)
+        elif key in ("command", "commit", "time", "dataset_sha256", "sha256"):
+            facts.add(" ".join(str(value).replace("`", "").split()))
+    return facts
+
+
+def test_each_record_of_the_repository_is_on_a_page_with_where_it_comes_from(root: Path) -> None:
+    runs = (root / "docs" / "runs.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r'^### <a id="(\w+)"></a>(.*?)(?=^##|\Z)', runs, re.M | re.S))
+    records = sorted((root / "docs" / "results").glob("*.json"))
+    assert sorted(sections) == [file.stem for file in records]
+    for file in records:
+        assert f"(results/{file.name})" in sections[file.stem]
+        content = json.loads(file.read_text(encoding="utf-8"))
+        facts = _facts(content)
+        assert facts
+        assert [fact for fact in facts if fact not in sections[file.stem]] == [], file.name
+
+
+def test_the_results_page_is_short_and_links_each_run(root: Path) -> None:
+    text = (root / "docs" / "results.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    linked = set(re.findall(r"\(runs\.md#(\w+)\)", text)) - {"speed"}
+    records = {file.stem for file in (root / "docs" / "results").glob("*.json")}
+    elsewhere = {name for name in records if name.startswith(("evidence_", "fuzz"))}
+    assert linked == records - elsewhere
 
 
 def test_recorded_numbers_stand_in_both_pages(tmp_path: Path) -> None:
@@ -83,25 +118,27 @@ def test_recorded_numbers_stand_in_both_pages(tmp_path: Path) -> None:
     lesions = json.loads(metrics.read_text())["lesions"]
     dice = lesions["dice"]
     told = f"{dice['estimate']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}]"
-    background = f"| {100 * lesions['background_accuracy']['estimate']:.1f} "
+    background = f" {100 * lesions['background_accuracy']['estimate']:.1f} "
     for name in ("results.md", "README.md"):
         lines = page(tmp_path, name).splitlines()
         row = next(line for line in lines if line.startswith("| ") and "Ours, seed 0" in line)
         assert told in row
         assert background in row
+    runs = page(tmp_path, "runs.md")
+    for fact in ("16-32", "128×96", "| 98 |", "ab" * 32, "de" * 32, "c" * 40, "run training --seed 0", "Seed: 7", told):
+        assert fact in runs
     results = page(tmp_path)
-    for fact in ("16-32", "128×96", "| 98 |", "ab" * 32, "de" * 32, "c" * 40, "run training --seed 0", "Seed: 7"):
-        assert fact in results
     assert "93.23" in results
     assert "quoted" in results
 
 
 def test_every_table_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:
     record(fabricate(tmp_path), tmp_path, "--title", "a | b <script>", "--recipe", "paper", "--row", "2", name="row2")
-    text = page(tmp_path)
+    record_external_fabricated(tmp_path)
+    text = page(tmp_path) + page(tmp_path, "runs.md")
     assert "<script" not in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 4
+    assert len(tables) == 9
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
@@ -113,6 +150,7 @@ def test_score_that_is_not_defined_is_a_dash(tmp_path: Path) -> None:
     content["normals"]["false_positive_rate"] = {"estimate": None, "low": None, "high": None}
     recorded.write_text(json.dumps(content))
     assert "| – |" in page(tmp_path)
+    assert "HD95 is undefined in 0" in page(tmp_path, "runs.md")
 
 
 def test_record_keeps_the_metrics_whole(tmp_path: Path) -> None:
@@ -132,8 +170,8 @@ def test_synthetic_result_is_refused_unless_allowed_and_then_marked(
     assert "--allow-synthetic" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
     assert record(metrics, tmp_path, *RECIPE, "--allow-synthetic") == 0
-    assert "**SYNTHETIC**" in page(tmp_path)
-    assert "**SYNTHETIC**" in page(tmp_path, "README.md")
+    for name in ("results.md", "runs.md", "README.md"):
+        assert "**SYNTHETIC**" in page(tmp_path, name)
 
 
 def test_runs_stand_in_the_order_of_the_papers_rows_and_ours_last(tmp_path: Path) -> None:
@@ -141,7 +179,7 @@ def test_runs_stand_in_the_order_of_the_papers_rows_and_ours_last(tmp_path: Path
     record(metrics, tmp_path, *RECIPE, name="a_ours")
     for row in ("3", "1"):
         record(metrics, tmp_path, "--title", f"Row {row}", "--recipe", "paper", "--row", row, name=f"row{row}")
-    assert re.findall(r'<a id="(.*?)"', page(tmp_path)) == ["row1", "row3", "a_ours"]
+    assert re.findall(r'<a id="(.*?)"', page(tmp_path, "runs.md")) == ["row1", "row3", "a_ours"]
 
 
 def test_speed_stands_on_the_page(tmp_path: Path) -> None:
@@ -166,7 +204,7 @@ def test_benchmarks_of_inference_and_of_peers_stand_on_the_page(tmp_path: Path) 
     ]
     settings = {"images": 24, "sizes": [[400, 560], [500, 760]], "threads": 2, "versions": {"openvino": "1.2"}}
     record = {"settings": settings, "runs": _summarise(rounds), "rounds": rounds, "provenance": {"command": "x"}}
-    assert page(tmp_path).count("No measurement is recorded yet") == 5
+    assert "## Speed" not in page(tmp_path)
     (tmp_path / "results").mkdir(exist_ok=True)
     (tmp_path / "results" / "benchmark_inference.json").write_text(json.dumps(record))
     peers = measure_peers(spatial_size=(32, 32), batch_size=1, filters=(4, 8), rounds=1, iterations=1)
@@ -200,8 +238,8 @@ def test_trained_peers_stand_beside_ours_with_a_figure(tmp_path: Path) -> None:
     assert "![Dice against time](images/peers.png)" in text
     assert (tmp_path / "images" / "peers.png").stat().st_size > 5000
     assert write_docs.main(["--docs", str(tmp_path), "--check"]) == 0
-    assert '<a id="busi_peer_segresnet"></a>SegResNet' in text  # its section; the table of our recipes has none of them
-    assert "No result is recorded yet" in text
+    assert "## Lesion segmentation" not in text  # the table of our recipes has none of them
+    assert '<a id="busi_peer_segresnet"></a>SegResNet' in page(tmp_path, "runs.md")
 
 
 def test_a_comparison_stands_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +250,8 @@ def test_a_comparison_stands_on_the_page(tmp_path: Path, capsys: pytest.CaptureF
     words = ["--title", "Consistency", "--models", "masks alone", "all images"]
     assert record(file, tmp_path, *words, "--note", "One split.", name="compare_consistency") == 0
     text = page(tmp_path)
-    row = "| Consistency | 259 | Dice | masks alone: 0.700 | all images: 0.731 | 0.031 [0.010, 0.052] | 0.004 |"
+    lever = "| [Consistency](runs.md#compare_consistency) | 259 | Dice | "
+    row = lever + "masks alone: 0.700 | all images: 0.731 | 0.031 [0.010, 0.052] | 0.004 |"
     assert row in text
     assert "Consistency: One split." in text
     assert record(file, tmp_path, *words, name="busi_consistency") == 2
@@ -239,7 +278,6 @@ def test_file_that_is_no_result_is_named(
 
 
 def test_the_cost_of_an_archive_stands_on_the_page(tmp_path: Path) -> None:
-    assert "`python scripts/benchmark.py archive --output" in page(tmp_path)
     runs = [
         {"images": 100, "seconds": 12.34, "cpu_seconds": 20, "peak_memory_gib": 0.5, "files": 202, "bytes": 3 << 20},
         {"images": 300, "seconds": 20.34, "cpu_seconds": 32, "peak_memory_gib": 0.5, "files": 602, "bytes": 9 << 20},
@@ -297,8 +335,9 @@ def test_runs_over_seeds_are_summarised_and_a_single_run_is_not(tmp_path: Path) 
         == 0
     )
     text = page(tmp_path / "docs")
-    assert "| ours | predicted | 2 | 0.850 (0.800–0.900) | 85.0 (80.0–90.0) |" in text
-    assert "cross-fitted in 3 folds" not in text
+    links = "[1](runs.md#class_seed0), [2](runs.md#class_seed1)"
+    assert f"| ours: {links} | predicted | 0.850 (0.800–0.900) | 85.0 (80.0–90.0) |" in text
+    assert "| [Ours, seed 0](runs.md#class_folds) | predicted | 0.700 [0.650, 0.750] |" in text
 
 
 def test_segmenters_over_splits_are_summarised_and_a_single_run_is_not(tmp_path: Path) -> None:
@@ -309,10 +348,76 @@ def test_segmenters_over_splits_are_summarised_and_a_single_run_is_not(tmp_path:
         assert record(metrics, tmp_path, *titled, f"Ours, 15 %, split {split}", name=f"busi_ours_seed{split}") == 0
     assert record(fabricate(tmp_path), tmp_path, *titled, "Ours, 70 %, split 0", name="busi_ours_70") == 0
     text = page(tmp_path)
-    assert f"| Ours, 15 % | 2 | {sum(dice) / 2:.3f} ({min(dice):.3f}–{max(dice):.3f}) |" in text
-    assert "| Ours, 70 % |" not in text
-    assert [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| [Ours")][:3] == [
-        "ours, batch norm",
-        "ours",
-        "ours",
-    ]
+    links = "[1](runs.md#busi_ours_seed0), [2](runs.md#busi_ours_seed1)"
+    assert f"| Ours, 15 %: {links} | 98 | {sum(dice) / 2:.3f} ({min(dice):.3f}–{max(dice):.3f}) |" in text
+    assert "| [Ours, 70 %, split 0](runs.md#busi_ours_70) | 98 | " in text
+    kinds = re.findall(r"^\| \[Ours[^|]*\| ([^|]*) \|", page(tmp_path, "runs.md"), re.M)
+    assert kinds == ["ours, batch norm", "ours", "ours"]
+
+
+def test_folds_of_one_recipe_are_joined_and_half_a_test_part_is_not_taken_for_them(tmp_path: Path) -> None:
+    for number in range(2):
+        name, title = f"busi_fold{number}", f"Ours, two thirds, fold {number} of 3"
+        record(fabricate(tmp_path), tmp_path, "--recipe", "ours", "--title", title, name=name)
+        name, title = f"busi_split{number}", f"Masks alone, split {number}, fold 0 of 2"
+        record(fabricate(tmp_path), tmp_path, "--recipe", "ours", "--title", title, name=name)
+    titles = re.findall(r"^\| (\w[^|]*?) \(batch norm\): \[1\]", page(tmp_path), re.M)
+    assert titles == ["Ours, two thirds, folds of 3", "Masks alone, fold 0 of 2"]
+
+
+def record_external_fabricated(folder: Path, *options: str) -> int:
+    """Record what scripts/evaluate_external.py would write for two hospitals' patients."""
+    from bundle.evaluation.external import summarise_external
+
+    rows = []
+    for number in range(8):
+        lesion, probability = np.zeros((30, 40), bool), np.zeros((30, 40))
+        lesion[8:20, 8:20], probability[8 + number // 2 : 20 + number // 2, 8:20] = True, True
+        label = ("benign", "malignant")[number % 2]
+        row = {"image": f"{number}.png", "class": label, "group": f"patient {number // 2}", "probability": number / 8}
+        rows.append({**row, **asdict(measure_case(probability, lesion))})
+    points = [{"sensitivity_wish": 0.9, "threshold": 0.3, "sensitivity": 0.9, "specificity": 0.5}]
+    content = {
+        **{"task": "external", "synthetic": False, "unit": "patient", "threshold": 0.5},
+        "dataset": {
+            **{"name": "Elsewhere", "source": "bus-bra", "dataset_sha256": "ef" * 32, "images": 8, "groups": 4},
+            "classes": {"benign": 4, "malignant": 4},
+        },
+        **summarise_external(rows, points, draws=20),
+        "bad": [{"path": "name of a patient.png", "reason": "x"}],
+        "left_out": [],
+        "weights": {"segmenter": {"sha256": "ab" * 32}, "classifier": {"sha256": "cd" * 32}},
+        "provenance": {"command": "python evaluate_external.py", "commit": "c" * 40, "time": "2026-01-01"},
+    }
+    file = folder / "external.json"
+    file.write_text(json.dumps(content))
+    return record(file, folder, "--title", "Elsewhere, shipped", *options, name="external_elsewhere")
+
+
+def test_an_external_evaluation_has_a_row_and_keeps_no_names_of_files_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Other hospitals" not in page(tmp_path)
+    assert record_external_fabricated(tmp_path) == 0
+    recorded = (tmp_path / "results" / "external_elsewhere.json").read_text()
+    assert "name of a patient" not in recorded
+    assert json.loads(recorded)["bad"] == 1
+    lesions = json.loads(recorded)["segmentation"]["per_image"]["lesions"]["dice"]
+    row = next(line for line in page(tmp_path).splitlines() if line.startswith("| [Elsewhere, shipped]"))
+    assert f"| 8 (4) | {lesions['estimate']:.3f} [" in row
+    assert row.endswith("(90) |")
+    runs = page(tmp_path, "runs.md")
+    for fact in ("ab" * 32, "cd" * 32, "ef" * 32, "c" * 40, "python evaluate_external.py", "1 not usable"):
+        assert fact in runs
+    assert record(tmp_path / "external.json", tmp_path, "--title", "x", name="busi_elsewhere") == 2
+    assert "external_" in capsys.readouterr().err
+
+
+def test_a_new_benchmark_stands_on_the_page_of_runs(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    content = {"runs": [{"name": "before", "images_per_second": 1.5}, {"name": "after", "images_per_second": 3.0}]}
+    content |= {"settings": {"threads": 2}, "provenance": {"command": "python benchmark.py turns"}}
+    (tmp_path / "results" / "benchmark_turns.json").write_text(json.dumps(content))
+    text = page(tmp_path, "runs.md")
+    assert "| name | images per second |\n|---|---|\n| before | 1.5 |\n| after | 3.0 |" in text
+    assert "- Measured by: `python benchmark.py turns`" in text

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
-from bundle.training.chain import Step, plan_chain, run_steps
+from bundle.training.chain import plan_chain
+from bundle.training.steps import Step, run_steps
 from scripts import reproduce
 
 
@@ -97,6 +99,21 @@ def test_steps_run_at_once_but_wait_for_what_they_need(tmp_path: Path, capsys: p
     assert "[3/3] last: done in" in lines[-1]
 
 
+def test_by_default_a_training_runs_alone_and_two_others_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    first = replace(_write(tmp_path / "train"), trains=True)
+    evaluate, segment = (_write(tmp_path / name, waits_for=first.result) for name in ("evaluate", "segment"))
+    second = replace(_write(tmp_path / "train_again", waits_for=segment.result), trains=True)
+    audit = _write(tmp_path / "audit", waits_for=segment.result)
+    run_steps([first, evaluate, segment, second, audit], tmp_path / "logs")
+    told = [line.split("] ")[1].split(": done")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told[:4] == ["train …", "train", "evaluate …", "segment …"]
+    assert sorted(told[4:6]) == ["evaluate", "segment"]
+    assert told[6:] == ["train_again …", "train_again", "audit …", "audit"]
+
+
 def test_a_failure_stops_the_others_and_what_no_step_makes_is_named(tmp_path: Path) -> None:
     failing, other = _write(tmp_path / "failing", result=False), _write(tmp_path / "other")
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"  # as below a shell's &
@@ -113,7 +130,7 @@ def test_overrides_reach_the_trainings_and_a_malformed_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planned: list[Step] = []
-    monkeypatch.setattr("bundle.training.chain.run_steps", lambda steps, *_: planned.extend(steps))
+    monkeypatch.setattr("bundle.training.steps.run_steps", lambda steps, *_: planned.extend(steps))
     monkeypatch.setattr("bundle.reports.chain.write_chain_report", lambda _: "report")
     words = ["--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path)]
     assert reproduce.main([*words, "--segmentation", "spatial_size=[256,256]", "normals=True"]) == 0

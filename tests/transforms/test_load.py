@@ -17,7 +17,7 @@ from PIL import Image
 from bundle.errors import InputError
 from bundle.readers import read_image
 from bundle.transforms import FitTod, LoadLesionMaskd, LoadProbabilityd, LoadUltrasoundd, RestoreSized
-from bundle.transforms.load import merge_masks
+from bundle.transforms.masks import merge_masks
 
 
 def _write(path: Path, pixels: np.ndarray) -> Path:

@@ -21,7 +21,7 @@ from PIL import Image
 from bundle.errors import UserError
 from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, card_path
-from bundle.prediction import Predictor
+from bundle.prediction.predictor import Predictor
 from bundle.transforms.annotation import VOLUMES, result_extension
 
 logger = logging.getLogger(__name__)

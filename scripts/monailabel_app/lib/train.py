@@ -83,7 +83,8 @@ class SegmentationTrainer(_Trainer):
     """Train the segmenter on the final labels of the studies."""
 
     def __init__(self, root: str, conf: dict[str, str]) -> None:
-        plain = ("filters", "instance_norm", "spatial_size", "letterbox", "clahe")
+        plain = ("architecture", "filters", "instance_norm", "decoder_channels", "width", "presence")
+        plain += ("spatial_size", "letterbox", "clahe")
         nested = ("batch_norm", "context", "standardize")
         settings = {**{key: key for key in plain}, **{f"network_def#{key}": key for key in nested}}
         constants = _OwnConfig("train.json", ["multi_gpu_train.json"])
@@ -106,7 +107,7 @@ class ClassificationTrainer(_Trainer):
     """
 
     def __init__(self, root: str, conf: dict[str, str], lesion: FindLesion) -> None:
-        plain = ("filters", "decoder", "variant", "margin", "spatial_size")
+        plain = ("architecture", "filters", "decoder", "width", "variant", "margin", "spatial_size")
         settings = {**{key: key for key in plain}, "network_def#standardize": "standardize"}
         super().__init__(root, conf, CLASSIFIER, settings, _OwnConfig("train_classifier.json", []))
         self.lesion = lesion

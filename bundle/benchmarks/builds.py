@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user waits for, in two builds of this bundle: the same commands, in turns, on one machine."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.data.phantom import make_phantom
+from bundle.errors import UserError
+from bundle.files import read_json
+from bundle.provenance import commit_of, describe_run
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMER, CURRENT = "former", "current"
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Item:
+    """One command.
+
+    Args:
+        about: what it is, for people.
+        words: of the command line, which runs in a build's root; {image} stands for a synthetic image, {output} for a
+            folder that is not there yet, {venv} for the environment.
+        once: it takes minutes and is run once, otherwise some rounds after one that does not count.
+        codes: exit codes of a run that did its work.
+        told: what a record quotes of the output folder, beside the last line that was printed.
+    """
+
+    about: str
+    words: tuple[str, ...]
+    once: bool = False
+    codes: tuple[int, ...] = (0,)
+    told: Callable[[Path], Mapping[str, Any]] | None = None
+
+
+def _scores(output: Path) -> dict[str, Any]:
+    """What a chain came to, so that nobody takes a worse result for a faster one."""
+    found = {}
+    for file in sorted(output.glob("*/evaluation/metrics.json")):
+        metrics = read_json(file)
+        found[file.parents[1].name] = {
+            **{"dice": metrics.get("lesions", {}).get("dice"), "auroc": metrics.get("auroc")},
+            "dataset_sha256": metrics["provenance"].get("dataset_sha256"),
+        }
+    return {"scores": found}
+
+
+_PYTHON = "{venv}/bin/python"
+ITEMS: dict[str, Item] = {
+    "cold": Item(
+        "one image from a cold start",
+        (_PYTHON, "scripts/predict.py", "{image}", "--device", "cpu", "--output", "{output}"),
+    ),
+    "help": Item("scripts/predict.py --help", (_PYTHON, "scripts/predict.py", "--help")),
+    "demo": Item(
+        "the whole chain on the phantom (make demo)",
+        (_PYTHON, "scripts/reproduce.py", "--output_dir", "{output}"),
+        once=True,
+        told=_scores,
+    ),
+    # make knows how a build runs its tests; what its environment is made from is taken as done.
+    "test": Item(
+        "the tests (make test)",
+        ("make", "--silent", "VENV={venv}", "-o", "{venv}/.runtime", "-o", "{venv}/.dev", "test"),
+        once=True,
+        codes=(0, 2),
+    ),
+}
+"""By their names on the command line, short ones first."""
+
+
+def measure_builds(
+    former: Path,
+    only: Sequence[str] = (),
+    rounds: int = ROUNDS,
+    current: Path = ROOT,
+    items: Mapping[str, Item] = ITEMS,
+) -> dict[str, Any]:
+    """Time commands in two builds in turns, each in a process of its own and both with this process's environment.
+
+    Args:
+        former: root of the other build, a checkout of its own.
+        only: names of `items`; none for all.
+        rounds: of the items that are not run once.
+        current: root of the build that is compared with it.
+        items: the commands.
+
+    Returns:
+        ready for JSON: `builds`, the commit of each; `items`, per item `name`, `about`, `command`, `ratio` (current to
+        former, of the medians) and, per build, `seconds` of each round, `median`, `cpu_seconds` (of the process and
+        those it waited for), `last_line` and what the item tells; `settings`; `provenance`.
+
+    Raises:
+        UserError: a build lacks what is timed, or a command failed.
+    """
+    builds = {FORMER: former.resolve(), CURRENT: current.resolve()}
+    for folder in builds.values():
+        if not (folder / "bundle" / "__init__.py").is_file():
+            raise UserError(f"{folder}: no build of this bundle; give the root of a checkout")
+    chosen = {name: item for name, item in items.items() if not only or name in only}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = Path(name)
+        make_phantom(folder / "phantom", counts={"malignant": 1})
+        image = next((folder / "phantom" / "malignant").glob("*).png"))
+        load = os.getloadavg()[0]
+        measured = [_measure(name, item, builds, folder, image, rounds) for name, item in chosen.items()]
+    return {
+        "settings": {"rounds": rounds, "cores": os.cpu_count(), "load_average_before": round(load, 2)},
+        "builds": {build: commit_of(root) for build, root in builds.items()},
+        "items": measured,
+        "provenance": describe_run(),
+    }
+
+
+def builds_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a terminal shows of a result of `measure_builds`."""
+    lines = [f"{'seconds':<44}{FORMER:>10}{CURRENT:>10}{'ratio':>8}"]
+    lines += [
+        f"{item['about']:<44}{item[FORMER]['median']:>10.2f}{item[CURRENT]['median']:>10.2f}{item['ratio']:>8.2f}"
+        for item in result["items"]
+    ]
+    settings = result["settings"]
+    lines.append(
+        f"{settings['cores']} cores, load {settings['load_average_before']} before; medians of {settings['rounds']} "
+        "rounds, minutes once"
+    )
+    return lines
+
+
+def _measure(
+    name: str, item: Item, builds: Mapping[str, Path], folder: Path, image: Path, rounds: int
+) -> dict[str, Any]:
+    runs: dict[str, list[dict[str, Any]]] = {build: [] for build in builds}
+    for number in range(1 if item.once else rounds + 1):
+        # Each leads in every other round: the second finds the disk's cache warm.
+        for build in sorted(builds, reverse=bool(number % 2)):
+            output = folder / f"{name}_{build}_{number}"
+            run = _run(item, builds[build], output, image)
+            if number or item.once:
+                runs[build].append(run)
+    return {
+        "name": name,
+        "about": item.about,
+        "command": " ".join(item.words),
+        **{
+            build: {
+                "seconds": [run["seconds"] for run in done],
+                "median": statistics.median(run["seconds"] for run in done),
+                "cpu_seconds": [run["cpu_seconds"] for run in done],
+                **{key: value for key, value in done[-1].items() if key not in ("seconds", "cpu_seconds")},
+            }
+            for build, done in runs.items()
+        },
+        "ratio": _median(runs[CURRENT]) / _median(runs[FORMER]),
+    }
+
+
+def _median(runs: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.median(run["seconds"] for run in runs)
+
+
+def _run(item: Item, root: Path, output: Path, image: Path) -> dict[str, Any]:
+    given = {"image": image, "output": output, "venv": sys.prefix}
+    words = [word.format(**given) for word in item.words]
+    log = output.with_suffix(".log")
+    start = time.monotonic()
+    with open(log, "wb") as file:
+        process = subprocess.Popen(words, cwd=root, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
+    if process.returncode not in item.codes:
+        raise UserError(f"{root}: {' '.join(item.words)} ended with exit code {process.returncode}: {last}")
+    return {
+        **{"seconds": round(seconds, 3), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3)},
+        "exit_code": process.returncode,
+        "last_line": last.replace(str(output), "{output}"),
+        **(item.told(output) if item.told else {}),
+    }

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this room does as a MONAI dictionary transform, for configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+
+from bundle.prediction.classify import LesionClassifier
+from bundle.readers import read_image, split_frame
+
+
+class ClassifyLesiond(LesionClassifier, Transform):
+    """`LesionClassifier` as one of the transforms after the segmenter."""
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Add ``data["finding"]``; needs ``image`` with its file in the metadata, and ``probability``."""
+        path = str(data["image"].meta["filename_or_obj"])
+        probability = torch.as_tensor(data["probability"]).float().cpu().numpy().clip(0, 1)[0]
+        return {**data, "finding": self.classify(split_frame(path)[0], read_image(path), probability)}

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How values stand on a Markdown page: the filters of its templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Score = Mapping[str, float | None] | None
+
+
+def number(value: Score | float, digits: int = 3, scale: float = 1, unit: str = "") -> str:
+    """Return "estimate [low, high]" of an interval, or one number; "–" where it is not defined."""
+    if value is None:
+        return "–"
+    if not isinstance(value, Mapping):
+        return f"{value * scale:.{digits}f}{unit}"
+    estimate, low, high = value["estimate"], value["low"], value["high"]
+    text = number(estimate, digits, scale, unit)
+    if estimate is None or low is None or high is None:
+        return text
+    return f"{text} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
+
+
+def span(values: Sequence[float], digits: int = 3, scale: float = 1) -> str:
+    """Return "mean (lowest–highest)"."""
+    low, mean, high = (f"{value * scale:.{digits}f}" for value in (min(values), sum(values) / len(values), max(values)))
+    return f"{mean} ({low}–{high})"
+
+
+def spread(scores: Sequence[Score], digits: int = 3, scale: float = 1) -> str:
+    """Return one run's "estimate [low, high]", or "mean (lowest–highest)" of several; "–" if one of them lacks it."""
+    if len(scores) == 1:
+        return number(scores[0] or None, digits, scale)
+    estimates = [score["estimate"] for score in scores if score]
+    known = [value for value in estimates if value is not None]
+    return span(known, digits, scale) if len(known) == len(scores) else "–"
+
+
+def cell(value: Any) -> str:
+    """Return text as one line that neither ends a table cell nor opens an HTML tag."""
+    if value is None or value == "":
+        return "not recorded"
+    return " ".join(str(value).split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def code(value: Any) -> str:
+    """Return text as a code span of one line."""
+    return f"`{' '.join(str(value).replace('`', '').split())}`" if value else "not recorded"
+
+
+def size(value: Sequence[int] | None) -> str:
+    """Return "128×96"."""
+    return "×".join(str(length) for length in value) if value else "not recorded"
+
+
+def widths(value: Sequence[int] | None) -> str:
+    """Return the filters of a network's levels: "16-32-64-128"."""
+    return "-".join(str(width) for width in value) if value else "not recorded"

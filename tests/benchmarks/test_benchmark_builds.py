@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.benchmarks.builds and scripts/benchmark.py builds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bundle.benchmarks.builds import ITEMS, Item, builds_lines, measure_builds
+from bundle.errors import UserError
+from scripts import benchmark
+
+SLEEP = Item("sleeping", (sys.executable, "nap.py", "{output}"))
+
+
+@pytest.fixture
+def builds(tmp_path: Path) -> Mapping[str, Path]:
+    """Two builds; a nap of the former takes longer, and each notes its turn."""
+    for name, seconds in (("former", 0.3), ("current", 0.0)):
+        (tmp_path / name / "bundle").mkdir(parents=True)
+        (tmp_path / name / "bundle" / "__init__.py").touch()
+        nap = f"import sys, time\ntime.sleep({seconds})\nprint('slept', sys.argv[1])\n"
+        turn = f"open({str(tmp_path / 'turns')!r}, 'a').write({name!r} + ' ')\n"
+        (tmp_path / name / "nap.py").write_text(nap + turn)
+    return {name: tmp_path / name for name in ("former", "current")}
+
+
+def test_builds_take_turns_and_the_first_round_does_not_count(builds: Mapping[str, Path], tmp_path: Path) -> None:
+    result = measure_builds(builds["former"], rounds=2, current=builds["current"], items={"nap": SLEEP})
+    (nap,) = result["items"]
+    turns = (tmp_path / "turns").read_text().split()
+    assert [sorted(turns[i : i + 2]) for i in (0, 2, 4)] == [["current", "former"]] * 3
+    assert turns[0] != turns[2]
+    assert len(nap["former"]["seconds"]) == len(nap["current"]["cpu_seconds"]) == 2
+    assert min(nap["former"]["seconds"]) >= 0.3
+    assert nap["ratio"] == nap["current"]["median"] / nap["former"]["median"] < 1
+    assert nap["former"]["last_line"] == "slept {output}"
+    assert set(result["builds"]) == {"former", "current"}
+    assert f"{nap['ratio']:.2f}" in builds_lines(result)[1]
+
+
+def test_what_takes_minutes_runs_once_and_tells_what_it_came_to(builds: Mapping[str, Path]) -> None:
+    long = Item(SLEEP.about, SLEEP.words, once=True, told=lambda output: {"parent": output.parent.is_dir()})
+    result = measure_builds(builds["former"], current=builds["current"], items={"nap": long})
+    assert [len(result["items"][0][build]["seconds"]) for build in builds] == [1, 1]
+    assert result["items"][0]["former"]["parent"] is True
+
+
+def test_a_command_that_fails_is_told_in_its_own_words(builds: Mapping[str, Path], tmp_path: Path) -> None:
+    (builds["former"] / "nap.py").write_text("raise SystemExit('no bed')")
+    with pytest.raises(UserError, match=r"former: .*nap\.py .* exit code 1: no bed"):
+        measure_builds(builds["former"], current=builds["current"], items={"nap": SLEEP})
+    with pytest.raises(UserError, match="no build of this bundle"):
+        measure_builds(tmp_path, current=builds["current"], items={"nap": SLEEP})
+
+
+def test_items_are_those_of_the_command_line_and_only_the_chosen_run(builds: Mapping[str, Path]) -> None:
+    assert tuple(ITEMS) == benchmark.BUILD_ITEMS
+    result = measure_builds(builds["former"], ["b"], 1, builds["current"], {"a": SLEEP, "b": SLEEP})
+    assert [item["name"] for item in result["items"]] == ["b"]

@@ -10,7 +10,7 @@ import numpy as np
 from bundle.errors import InputError
 
 from .dicom import SEGMENTATION_CLASS, check_geometry, name_of, opened, read_header, whole
-from .dicom_frame import NATIVE, check_present, enter
+from .dicom_frames import NATIVE, check_present, enter
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

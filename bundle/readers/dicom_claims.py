@@ -86,7 +86,7 @@ def stated_size(frame: bytes) -> tuple[int, int] | None:
         with Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as image:  # lazy: only the header is parsed
             return image.size[1], image.size[0]
     claims = jpeg_claims(frame)
-    return claims and claims.size
+    return None if claims is None else claims.size
 
 
 def check_run_lengths(path: str, frame: bytes, raw: int) -> None:

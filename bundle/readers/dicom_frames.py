@@ -8,6 +8,7 @@ Of a cine that was cut short, the frames that are whole can be read, with a warn
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
@@ -245,7 +246,7 @@ def _check_table(path: str, table: list[int], items: list[Item], starts: list[in
     places = [offset - items[0][0] for offset, _ in items]
     if not table or [places[start] for start in starts] == table[: len(starts)]:
         return []
-    grows = table[0] == 0 and all(one < other for one, other in zip(table, table[1:], strict=False))
+    grows = table[0] == 0 and all(one < other for one, other in itertools.pairwise(table))
     if grows and set(table) <= set(places) and len(table) == claimed:
         raise InputError(path, "its offset table and its fragments give the frames other beginnings", REPLACE)
     return ["its offset table is wrong: the frames are taken as they follow each other"]

@@ -33,7 +33,7 @@ def has_decoders() -> bool:
 
 
 def lookup_tables() -> Any:
-    """The module with `apply_modality_lut`, `apply_voi_lut` and `apply_color_lut`."""
+    """The module with `apply_modality_lut`, `apply_voi_lut`, `apply_color_lut` and `convert_color_space`."""
     if has_decoders():
         from pydicom.pixels import processing
 
@@ -64,11 +64,7 @@ def pixel_elements(header: Dataset) -> Dataset:
 
 def ybr_to_rgb(values: np.ndarray) -> np.ndarray:
     """Convert YBR_FULL (H, W, 3) uint8 to RGB."""
-    if has_decoders():
-        from pydicom.pixels.processing import convert_color_space
-    else:
-        from pydicom.pixel_data_handlers.util import convert_color_space
-    return np.asarray(convert_color_space(values, "YBR_FULL", "RGB"))
+    return np.asarray(lookup_tables().convert_color_space(values, "YBR_FULL", "RGB"))
 
 
 def decode_alone(path: str, header: Dataset, data: bytes, syntax: str, photometric: str) -> tuple[np.ndarray, str]:

@@ -122,6 +122,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[Dataset, BinaryIO]]:
         try:
             content = _inflated(name, file)
             yield _parse(name, content), content
+        except NotAnImageError as error:
+            raise NotAnImageError(error.path, plain(error.reason), error.mend, error.kind) from error
         except InputError as error:
             raise InputError(error.path, plain(error.reason), error.mend) from error
         except ImportError as error:

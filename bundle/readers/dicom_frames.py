@@ -132,7 +132,9 @@ def _claimed(header: Dataset) -> int | None:
 
 
 def _locate_native(path: str, header: Dataset, content: BinaryIO, length: int) -> Frames:
-    if length == _UNDEFINED:
+    begins = content.read(4)
+    content.seek(-len(begins), io.SEEK_CUR)
+    if length == _UNDEFINED or begins == _ITEM:
         reason = "its pixels are in fragments, as compressed ones are, but its transfer syntax is an uncompressed one"
         raise InputError(path, reason, REPLACE)
     start, claimed = content.tell(), _claimed(header)

@@ -94,14 +94,13 @@ def _to_grey_levels(
 ) -> tuple[np.ndarray, list[str]]:
     """Grey values in [0, 255] of MONOCHROME pixels (H, W), and what is doubtful about them."""
     plain_grey, notes = _scale(values, header)
-    if header.get("VOILUTSequence") or header.get("WindowWidth") is not None:
+    has_window = header.get("WindowWidth") is not None and header.get("WindowCenter") is not None
+    if header.get("VOILUTSequence") or has_window:
         grey = _window(values, header)
         if grey is not None and not _loses_the_picture(grey, plain_grey, box):
             plain_grey, notes = grey, []
         else:
-            wide = f"window (centre {header.get('WindowCenter')}, width {header.get('WindowWidth')})"
-            name = "VOI table" if header.get("VOILUTSequence") else wide
-            notes.append(f"its {name} leaves no picture: the stored values are taken")
+            notes.append(f"its {_name_window(header)} leaves no picture: the stored values are taken")
     return (255 - plain_grey if header.PhotometricInterpretation == "MONOCHROME1" else plain_grey), notes
 
 
@@ -129,6 +128,13 @@ def _window(values: np.ndarray, header: Dataset) -> np.ndarray | None:
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
     low, high = _ends(limits.astype(values.dtype), header)  # what pydicom gives black and white
     return _to_255(tables.apply_voi_lut(mapped, header), low, high)
+
+
+def _name_window(header: Dataset) -> str:
+    if header.get("VOILUTSequence"):
+        return "VOI table"
+    centre, width = (np.atleast_1d(header.get(key)).ravel()[0] for key in ("WindowCenter", "WindowWidth"))
+    return f"window (centre {centre:g}, width {width:g})"
 
 
 def _ends(limits: np.ndarray, header: Dataset) -> tuple[float, float]:

@@ -59,7 +59,9 @@ def list_breast(folder: Path) -> tuple[list[Listed], list[InputError]]:
         if None in masks:
             reason = f"its mask '{names[masks.index(None)]}' is not in the folder"
             raise InputError(folder / image, reason, "add the mask or remove the row")
-        details = {name: row[key] for key, name in _DETAILS.items() if row.get(key)} | _spacing(row.get("pixelsize", ""))
+        details = {name: row[key] for key, name in _DETAILS.items() if row.get(key)} | _spacing(
+            row.get("pixelsize", "")
+        )
         return Listed(image, tuple(mask for mask in masks if mask), label, row["caseid"], details=details)
 
     listed, problems = table.read(read_row)

@@ -12,8 +12,8 @@ from PIL import Image
 from .calibration import read_calibration
 from .depth import FEW_LEVELS, count_levels, describe_depth, usual_depth
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
-from .dicom_frame import decode_frame, find_frames
-from .image import to_grey
+from .dicom_frame import LOSSLESS_JPEG, LOSSY_JPEG, decode_frame, find_frames
+from .image import describe_flat_end, to_grey
 from .pydicom2 import encoding_of, lookup_tables
 from .ultrasound import UltrasoundImage, choose_frame, plain
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _NO_PICTURE = 8
 """Grey levels of a picture that is none: a window of next to no width, or of another range, leaves so few."""
+
+_LIT = 25
+"""A grey level above that of an empty screen."""
 
 
 def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
@@ -54,7 +57,12 @@ def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
         if photometric.startswith("MONOCHROME"):
             grey, doubts = _to_grey_levels(values, header, box)
         else:
-            grey, doubts = to_grey(_eight_bits(values, header, photometric), box)
+            colours, doubts = _eight_bits(values, header, photometric)
+            grey, coloured = to_grey(colours, box)
+            doubts += coloured
+        if str(header.file_meta.TransferSyntaxUID) in LOSSY_JPEG | LOSSLESS_JPEG:
+            doubts += describe_flat_end(np.rint(grey).astype(np.uint8))
+        doubts += _describe_outside(grey, box)
     return UltrasoundImage(
         np.ascontiguousarray(grey, dtype=np.float32),
         calibration.spacing_mm,
@@ -86,7 +94,21 @@ def _notes(header: Dataset) -> list[str]:
         notes.append("is a secondary capture, a picture of a screen rather than of a scanner")
     if any(0x6000 <= tag.group < 0x6100 for tag in header.keys()):  # noqa: SIM118, a Dataset iterates over elements
         notes.append("its overlay planes are not drawn; images with marks are outside the intended use")
+    aspect = np.atleast_1d(header.get("PixelAspectRatio") or [1, 1])
+    if len(aspect) == 2 and abs(float(aspect[0]) - float(aspect[1])) > 0.02 * abs(float(aspect[1])):
+        notes.append(f"its pixels are oblong (Pixel Aspect Ratio {aspect[0]} to {aspect[1]}): it is taken as if square")
     return notes
+
+
+def _describe_outside(grey: np.ndarray, box: tuple[int, int, int, int]) -> list[str]:
+    """The warning for a region that leaves out most of the picture, as one does that was not scaled with its frame."""
+    top, left, bottom, right = box
+    lit = grey > _LIT
+    inside, all_of_it = int(lit[top:bottom, left:right].sum()), int(lit.sum())
+    if 2 * inside >= all_of_it:
+        return []
+    share = f"{1 - inside / all_of_it:.0%}"
+    return [f"{share} of what is lit lies outside its tissue region: the region may be another picture's, check it"]
 
 
 def _to_grey_levels(
@@ -153,17 +175,31 @@ def _loses_the_picture(grey: np.ndarray, plain_grey: np.ndarray, box: tuple[int,
     return counts[0] <= _NO_PICTURE and counts[1] >= FEW_LEVELS
 
 
-def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> Image.Image:
-    """RGB of 8 bits of palette (H, W) or RGB (H, W, 3) pixels."""
-    depth = whole(header.BitsStored, 8)
+def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> tuple[Image.Image, list[str]]:
+    """RGB of 8 bits of palette (H, W) or RGB (H, W, 3) pixels, and a warning where the depth is not the header's."""
+    depth, notes = whole(header.BitsStored, 8), []
     if photometric == "PALETTE COLOR":
         _swap_big_endian_palette(header)
         values = lookup_tables().apply_color_lut(values, header)[..., :3]
-        # Some scanners call entries 16 bits deep that hold 8.
-        depth = 8 if values.max() < 256 else whole(header.RedPaletteColorLookupTableDescriptor[2], 16)
+        depth = _palette_depth(header, values)
+    elif depth > 8:
+        used = usual_depth(values, depth)
+        notes, depth = describe_depth(values, used, depth), used
+        values = np.minimum(values, 2**depth - 1)
     if depth > 8:
         values = values >> (depth - 8)
-    return Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8), "RGB")
+    return Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8), "RGB"), notes
+
+
+def _palette_depth(header: Dataset, values: np.ndarray) -> int:
+    """Bits of a palette's entries: some scanners call entries 16 bits deep that hold 8. All tell, not a frame's."""
+    stated = whole(header.RedPaletteColorLookupTableDescriptor[2], 16)
+    highest = int(values.max())
+    for colour in ("Red", "Green", "Blue"):
+        data = header.get(f"{colour}PaletteColorLookupTableData")
+        if data is not None and stated > 8:
+            highest = max(highest, int(np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").max(initial=0)))
+    return 8 if highest < 256 else stated
 
 
 def _swap_big_endian_palette(header: Dataset) -> None:

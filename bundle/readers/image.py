@@ -30,6 +30,9 @@ COLOUR_DIFFERENCE = 16
 # Every damaged tag would be a line on the screen.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
+_FLAT_ROWS = 16
+"""Two blocks of a JPEG."""
+
 _MAP = "give the grey PNG that the segmentation wrote"
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC_INTERPRETATION = 262
@@ -57,6 +60,8 @@ def read_picture(path: str, frame: int | None = None) -> UltrasoundImage:
     else:
         pixels, notes = to_grey(image)
         warnings += notes
+    if image.format in ("JPEG", "MPO"):
+        warnings += describe_flat_end(np.asarray(image.convert("L")))
     number = (frame or 0) if frames > 1 else None
     return UltrasoundImage(pixels.astype(np.float32), None, tuple(warnings), frame=number, frames=frames)
 
@@ -79,6 +84,19 @@ def to_grey(image: Image.Image, box: tuple[int, int, int, int] | None = None) ->
     if coloured == 0:
         return pixels, []
     return pixels, [f"{coloured:.2%} of the pixels are coloured: a drawn overlay or Doppler may hide tissue"]
+
+
+def describe_flat_end(pixels: np.ndarray) -> list[str]:
+    """The warning for a JPEG (H, W) uint8 whose last rows are of one grey: so libjpeg fills what was cut off.
+
+    It says so to nobody, if only the end marker is there. Black or white ends are parts of many pictures.
+    """
+    last = int(pixels[-1, -1])
+    same = (pixels == last).all(axis=1)
+    rows = len(same) if same.all() else int(np.argmin(same[::-1]))
+    if not (_FLAT_ROWS <= rows < len(same)) or last <= COLOUR_DIFFERENCE or last >= 255 - COLOUR_DIFFERENCE:
+        return []
+    return [f"its last {rows} rows are of one grey: the JPEG data may have been cut short, check the picture"]
 
 
 def read_fractions(path: str) -> np.ndarray:
@@ -150,7 +168,9 @@ def _decode(path: str, frame: int | None) -> tuple[Image.Image, int, list[str]]:
         if number:
             image.seek(number)
         _check_before_decoding(path, image)
+        is_deep = _is_deep_colour(image)
         image.load()
+        _check_deep_colour(path, image, is_deep)
         upright, warnings = _upright(image)
         return upright, frames, warnings
 
@@ -160,7 +180,8 @@ def _opened(path: str) -> Iterator[Image.Image]:
     """The file as a lazy image; whatever goes wrong inside becomes one InputError."""
     n_bytes = check_file(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Given a file and not its name, Pillow does not map it into memory: so it tears a TIFF that lies on its side.
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
             _check_size(path, image)
             yield image
     except InputError:
@@ -196,6 +217,25 @@ def _check_before_decoding(path: str, image: Image.Image) -> None:
         raise InputError(path, "a TIFF of more than 8 bits whose zero is white", CONVERT)
 
 
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether a lazy image has more channels than one, of 16 bits, of which Pillow gives the upper 8."""
+    return image.mode not in ("I", "F", "L", "1") and any("16" in str(tile[3]) for tile in image.tile)
+
+
+def _check_deep_colour(path: str, image: Image.Image, is_deep: bool) -> None:
+    """Refuse deep colour whose values use the lower bits alone: little is left of them.
+
+    Raises:
+        InputError: it is one.
+    """
+    if is_deep and not image.mode.startswith("I;16"):
+        channels = [channel for channel in image.split() if channel.getextrema()[0] < 255]  # not an opaque alpha
+        highest = max((channel.getextrema()[1] for channel in channels), default=255)
+        if highest < 64:
+            reason = f"holds colour of 16 bits whose values end at {highest} of 255: they use fewer bits than the file"
+            raise InputError(path, reason, CONVERT)
+
+
 def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
     notes: list[str] = []
     try:
@@ -205,4 +245,6 @@ def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
         upright = image.copy()
         notes.append(f"the EXIF block is damaged ({error}): the image is taken as it is stored")
     upright.format = image.format
+    if upright.mode in ("RGBA", "LA", "PA") and len(set(upright.getchannel("A").getextrema())) > 1:
+        notes.append("parts of it are transparent: they are taken as they are stored, and may look different elsewhere")
     return upright, notes

@@ -51,6 +51,9 @@ def lesion_of(path: str, values: np.ndarray, is_jpeg: bool = False) -> np.ndarra
     if is_jpeg:
         return np.asarray(values > highest / 2) if highest >= EMPTY_JPEG_MASK else np.zeros(values.shape, dtype=bool)
     levels = np.unique(values)
+    if all(values[row, column] > highest / 2 for row in (0, -1) for column in (0, -1)) and highest > 0:
+        reason = "the mask covers all four corners of the picture, which no lesion does: is it inverted?"
+        warnings.warn(f"{path}: {reason}", MaskWarning, stacklevel=3)
     lesion = levels[levels != 0]
     if levels[0] < 0:
         raise InputError(path, f"the mask holds {_listed(levels)}: negative values", _MEND)

@@ -8,14 +8,14 @@ Of a cine that was cut short, the frames that are whole can be read, with a warn
 from __future__ import annotations
 
 import io
-import itertools
 import struct
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO
 
 from bundle.errors import InputError
 
 from .dicom import MULTI_FRAME_CLASSES, whole
+from .dicom_fragments import ITEM_TAG, Item, begins_stream, check_table, list_items
 from .pydicom2 import encoding_of
 from .ultrasound import REPLACE
 
@@ -26,14 +26,7 @@ NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 """Transfer syntaxes without compression, but for the deflated one, which is inflated before."""
 
 RLE = "1.2.840.10008.1.2.5"
-Item: TypeAlias = tuple[int, int]
-"""Where the value of one fragment begins in the file, and its length in bytes."""
-
-_MAX_ITEMS = 400_000
-_STREAM_STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
-"""JPEG and JPEG-LS, JPEG 2000 and HTJ2K, and the same in a JP2 file."""
-
-_ITEM, _UNDEFINED = b"\xfe\xff\x00\xe0", 0xFFFFFFFF
+_UNDEFINED = 0xFFFFFFFF
 _CUT_SHORT = "the file was cut short"
 
 
@@ -134,7 +127,7 @@ def _claimed(header: Dataset) -> int | None:
 def _locate_native(path: str, header: Dataset, content: BinaryIO, length: int) -> Frames:
     begins = content.read(4)
     content.seek(-len(begins), io.SEEK_CUR)
-    if length == _UNDEFINED or begins == _ITEM:
+    if length == _UNDEFINED or begins == ITEM_TAG:
         reason = "its pixels are in fragments, as compressed ones are, but its transfer syntax is an uncompressed one"
         raise InputError(path, reason, REPLACE)
     start, claimed = content.tell(), _claimed(header)
@@ -192,12 +185,12 @@ def _bytes_of_422(path: str, header: Dataset, present: int, claimed: int | None)
 
 
 def _locate_fragments(path: str, header: Dataset, content: BinaryIO) -> Frames:
-    table, items = _list_items(path, content)
+    table, items = list_items(path, content)
     runs_only = str(header.file_meta.TransferSyntaxUID) == RLE  # of which one fragment is one frame
-    starts = [number for number, item in enumerate(items) if runs_only or _begins_stream(content, item)]
+    starts = [number for number, item in enumerate(items) if runs_only or begins_stream(content, item)]
     if items and starts[:1] != [0]:
         raise InputError(path, "its first fragment of pixels begins no picture of its transfer syntax", REPLACE)
-    claimed, notes = _claimed(header), _check_table(path, table, items, starts, _claimed(header))
+    claimed, notes = _claimed(header), check_table(path, table, items, starts, _claimed(header))
     groups = [tuple(items[first:end]) for first, end in zip(starts, [*starts[1:], len(items)], strict=True)]
     if items and items[-1][0] + items[-1][1] > content.seek(0, io.SEEK_END):
         del items[-1], groups[-1]
@@ -212,51 +205,6 @@ def _locate_fragments(path: str, header: Dataset, content: BinaryIO) -> Frames:
     if count < claimed:
         notes.append(_short(count, claimed))
     return Frames(count, fragments=tuple(groups), notes=tuple(notes))
-
-
-def _list_items(path: str, content: BinaryIO) -> tuple[list[int], list[Item]]:
-    """The offset table's entries, and the fragments; the last may reach beyond the end of the file."""
-    items: list[Item] = []
-    end = content.tell()
-    size = content.seek(0, io.SEEK_END)
-    while len(items) <= _MAX_ITEMS:
-        content.seek(end)
-        head = content.read(8)
-        if len(head) < 8 or head[:4] != _ITEM:
-            break
-        length = struct.unpack("<L", head[4:])[0]
-        items.append((end + 8, length))
-        end += 8 + length
-        if end > size:
-            break
-    else:
-        raise InputError(path, f"has more than {_MAX_ITEMS} fragments of pixels", REPLACE)
-    if not items:
-        raise InputError(path, "its transfer syntax is a compressed one, but its pixels are not in fragments", REPLACE)
-    content.seek(items[0][0])
-    raw = content.read(min(items[0][1], 4 * _MAX_ITEMS))
-    table = list(struct.unpack(f"<{len(raw) // 4}L", raw[: len(raw) // 4 * 4]))
-    return table, [item for item in items[1:] if item[1]]
-
-
-def _check_table(path: str, table: list[int], items: list[Item], starts: list[int], claimed: int | None) -> list[str]:
-    """Compare the offset table with where frames begin: it is believed if it grows and each offset is an item's.
-
-    Raises:
-        InputError: it is to be believed, and says something else.
-    """
-    places = [offset - items[0][0] for offset, _ in items]
-    if not table or [places[start] for start in starts] == table[: len(starts)]:
-        return []
-    grows = table[0] == 0 and all(one < other for one, other in itertools.pairwise(table))
-    if grows and set(table) <= set(places) and len(table) == claimed:
-        raise InputError(path, "its offset table and its fragments give the frames other beginnings", REPLACE)
-    return ["its offset table is wrong: the frames are taken as they follow each other"]
-
-
-def _begins_stream(content: BinaryIO, item: Item) -> bool:
-    content.seek(item[0])
-    return content.read(min(8, item[1])).startswith(_STREAM_STARTS)
 
 
 def _is_cine(header: Dataset) -> bool:

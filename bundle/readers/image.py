@@ -219,7 +219,7 @@ def _check_before_decoding(path: str, image: Image.Image) -> None:
 
 def _is_deep_colour(image: Image.Image) -> bool:
     """Whether a lazy image has more channels than one, of 16 bits, of which Pillow gives the upper 8."""
-    return image.mode not in ("I", "F", "L", "1") and any("16" in str(tile[3]) for tile in image.tile)
+    return image.mode not in ("I", "F", "L", "1") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _check_deep_colour(path: str, image: Image.Image, is_deep: bool) -> None:
@@ -228,12 +228,13 @@ def _check_deep_colour(path: str, image: Image.Image, is_deep: bool) -> None:
     Raises:
         InputError: it is one.
     """
-    if is_deep and not image.mode.startswith("I;16"):
-        channels = [channel for channel in image.split() if channel.getextrema()[0] < 255]  # not an opaque alpha
-        highest = max((channel.getextrema()[1] for channel in channels), default=255)
-        if highest < 64:
-            reason = f"holds colour of 16 bits whose values end at {highest} of 255: they use fewer bits than the file"
-            raise InputError(path, reason, CONVERT)
+    if not is_deep or image.mode.startswith("I;16"):
+        return
+    channels = [np.asarray(channel) for channel in image.split()]
+    highest = max((int(channel.max()) for channel in channels if channel.min() < 255), default=255)  # no opaque alpha
+    if highest < 64:
+        reason = f"holds colour of 16 bits whose values end at {highest} of 255: they use fewer bits than the file"
+        raise InputError(path, reason, CONVERT)
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:

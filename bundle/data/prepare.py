@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +27,8 @@ from bundle.data.cases import (
     relative_path,
     write_cases,
 )
-from bundle.data.check import check_dataset, dataset_folder, list_dataset
+from bundle.data.changes import look_at, note_looks, require_unchanged
+from bundle.data.check import LEFT_OUT, check_dataset, dataset_folder, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
 from bundle.data.patients import patient_salt
 from bundle.data.splits import (
@@ -44,6 +46,8 @@ from bundle.data.splits import (
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_atomically, write_json
 from bundle.readers import split_frame
+
+logger = logging.getLogger(__name__)
 
 CASES = "cases.json"
 DATALIST = "datalist_segmentation.json"
@@ -93,6 +97,7 @@ def prepare(
     ratio, *_ = parse_split(split)
     tested = ratio is None or ratio[2] > 0
     dataset, output_dir = Path(dataset), Path(output_dir)
+    looks = look_at(dataset_folder(dataset), list_dataset(dataset)[1])  # before anything is read
     checked = check_dataset(dataset, skip_bad=skip_bad, leave_out=leave_out, salt=lambda: patient_salt(output_dir))
     pairs = find_pairs(checked.cases, dataset_folder(dataset))
     groups = group_cases(checked.cases, pairs)
@@ -100,10 +105,11 @@ def prepare(
     table = group_table(case_list.cases, pairs)
     if conflicts == "drop":
         case_list = _drop_conflicts(case_list)
-    datalists = {DATALIST: _datalist(case_list, split, seed)}
+    choices = _choices(skip_bad, conflicts, leave_out)
+    datalists = {DATALIST: {**_datalist(case_list, split, seed), "choices": choices}}
     for fold in range(folds or 0):
         name = f"{Path(DATALIST).stem}_fold{fold}.json"
-        datalists[name] = _datalist(case_list, f"fold {fold} of {folds}", seed)
+        datalists[name] = {**_datalist(case_list, f"fold {fold} of {folds}", seed), "choices": choices}
     for name, datalist in datalists.items():
         empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
         if empty:
@@ -116,11 +122,30 @@ def prepare(
         if stale.name not in datalists:
             stale.unlink(missing_ok=True)
     write_cases(output_dir / CASES, case_list)
+    note_looks(output_dir, dataset_folder(dataset), looks)
     write_atomically(output_dir / "groups.csv", table)
     write_atomically(output_dir / "class_counts.png", _plot_counts(datalists[DATALIST]))
     # The plain datalist comes last: where it is, all other files are.
     for name in reversed(datalists):
         write_json(output_dir / name, datalists[name])
+
+
+def _choices(skip_bad: bool, conflicts: str, leave_out: Collection[str]) -> list[str]:
+    """The choices that leave images out, as the command line names them; none by default."""
+    found = ["--skip-bad"] if skip_bad else []
+    found += ["--conflicts drop"] if conflicts == "drop" else []
+    return [*found, *([f"--leave-out {' '.join(sorted(leave_out))}"] if leave_out else [])]
+
+
+def default_folder(dataset: PathLike, split: str, seed: int, root: PathLike = ".") -> Path:
+    """Where a dataset is prepared unless a folder is named, by scripts and configs alike.
+
+    Args:
+        dataset: its folder or manifest.
+        split, seed: as `prepare` takes them.
+        root: the bundle's.
+    """
+    return Path(root) / "data" / "prepared" / prepared_name(Path(os.path.abspath(dataset)).name, split, seed)
 
 
 def prepared_name(dataset: str, split: str, seed: int) -> str:
@@ -185,6 +210,10 @@ def ensure_prepared(dataset_dir: PathLike, prepared_dir: PathLike, *, split: str
         prepare(dataset, prepared, split=split, seed=seed)
     datalist = load_datalist(prepared / DATALIST, dataset_folder(dataset))
     _check_prepared_for(datalist, dataset, prepared, split, seed)
+    if datalist.get("choices"):
+        left_out = len(read_cases(prepared / CASES).skipped)
+        told = ", ".join(datalist["choices"])
+        logger.warning("%s was prepared with %s: this run leaves out %d images", prepared, told, left_out)
     return datalist
 
 
@@ -220,7 +249,7 @@ def _drop_conflicts(case_list: CaseList) -> CaseList:
     dropped = tuple(
         {
             "path": case.image,
-            "reason": f"its group {case.group} stands in several classes",
+            "reason": f"{LEFT_OUT} its group {case.group} stands in several classes",
             "mend": "correct the labels, or keep it with --conflicts keep",
         }
         for case in case_list.cases
@@ -272,14 +301,26 @@ def _check_prepared_for(datalist: Datalist, dataset: Path, prepared: Path, split
         if found != wanted:
             told = (datalist["split"], split) if what == "split" else (found, wanted)
             raise InputError(prepared / DATALIST, f"was made with {what} {told[0]}, not {told[1]}", mend)
-    case_list = read_cases(prepared / CASES)
-    if case_list.dataset_sha256 != datalist["dataset_sha256"]:
+    if read_cases(prepared / CASES).dataset_sha256 != datalist["dataset_sha256"]:
         raise InputError(prepared / DATALIST, f"was made from other cases than {CASES} beside it", mend)
+    require_current(dataset, prepared)
+
+
+def require_current(dataset_dir: PathLike, prepared_dir: PathLike) -> None:
+    """Check that a dataset still is what a prepared folder was made from: its files, their content, their patients.
+
+    Raises:
+        UserError: it is not; or nothing was prepared there.
+    """
+    dataset, prepared = Path(dataset_dir), Path(prepared_dir)
+    mend = f"name another folder, or delete {prepared} to have it made anew"
+    case_list = read_cases(prepared / CASES)
     _, listed, _ = list_dataset(dataset)
     if listing_checksum(listed) != case_list.listing_sha256:
         known = len(case_list.cases) + len(case_list.skipped)
         reason = f"was made from another list of files than {dataset} has now ({known} then, {len(listed)} images now)"
         raise InputError(prepared / CASES, reason, mend)
+    require_unchanged(dataset, prepared, case_list)
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from bundle.data.cases import DIGITS
+from bundle.data.check import array_sha256
 from bundle.data.folder import ImageFolder
 from bundle.data.names import MAPS_RECORD, output_name
 from bundle.files import sha256_of, write_json
@@ -29,8 +31,8 @@ class WriteMasks:
     Sub-folders of the input are kept, so equal names in two folders do not collide.
 
     Args:
-        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps, and ``skipped.json``,
-            what was left out.
+        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps with a checksum of each
+            image's pixels, and ``skipped.json``, what was left out.
         dataset_dir: the folder that image names are relative to.
         threshold: probability from which a pixel counts as lesion.
         images: what is in the folder, for the progress bar and the list of skipped files.
@@ -51,6 +53,7 @@ class WriteMasks:
         self.skipped = images.skipped
         self.weights = weights
         self.total = len(images.readable)
+        self.pixels: dict[str, str] = {}
         self.bar: tqdm[Any] = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
@@ -74,12 +77,15 @@ class WriteMasks:
             probability = item["probability"].squeeze(0).float().cpu().numpy().clip(0, 1)
             write_mask(np.asarray(item["pred"].squeeze(0).cpu()) > 0, self.folder / "masks" / name)
             write_probability(probability, self.folder / "probabilities" / name)
-            write_overlay(read_image(path).pixels, probability, self.threshold, self.folder / "overlays" / name)
+            pixels = read_image(path).pixels
+            self.pixels[name.as_posix()] = array_sha256(pixels.astype("<f4"))[:DIGITS]
+            write_overlay(pixels, probability, self.threshold, self.folder / "overlays" / name)
             self.bar.update()
 
     def _finish(self, engine: Engine) -> None:
         self.bar.close()
         sha256 = sha256_of(self.weights)
-        write_json(self.folder / MAPS_RECORD, {"sha256": sha256, **read_card(self.weights)})
+        record = {"sha256": sha256, **read_card(self.weights), "pixels": dict(sorted(self.pixels.items()))}
+        write_json(self.folder / MAPS_RECORD, record)
         # Written last and always: where it is, all else is there.
         write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])

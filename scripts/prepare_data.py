@@ -15,9 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import print_any_text
 from bundle.data.cases import FLAGS
-from bundle.data.prepare import count_table, prepare
-from bundle.data.roots import dataset_folder
+from bundle.data.prepare import count_table, default_folder, prepare
 from bundle.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SPLITS = {"segmentation": "15:5:80", "classification": "60:10:30"}
 
@@ -31,7 +32,11 @@ def main(argv: list[str] | None = None) -> int:
         help="folder with benign/ malignant/ (normal/), or with manifest.csv, or a CSV manifest, or BUS-BRA, BrEaST, "
         "BUS-UCLM or STU as published; see docs/datasets.md",
     )
-    parser.add_argument("--output", type=Path, help="folder to write to; default: data/prepared/<dataset folder name>")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder to write to; default: data/prepared/<dataset>_<split>_seed<n>, where the configs look for it",
+    )
     parser.add_argument(
         "--split",
         help=f"training:validation:test; default: {SPLITS['segmentation']}, with --classifier "
@@ -73,12 +78,13 @@ def main(argv: list[str] | None = None) -> int:
     print_any_text()
     if options.classifier:
         return _prepare_classifier(parser, options)
-    output = options.output or Path("data/prepared") / dataset_folder(options.dataset).resolve().name
+    split = options.split or SPLITS["segmentation"]
+    output = options.output or default_folder(options.dataset, split, options.seed, ROOT)
     try:
         prepare(
             options.dataset,
             output,
-            split=options.split or SPLITS["segmentation"],
+            split=split,
             folds=options.folds,
             seed=options.seed,
             skip_bad=options.skip_bad,

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from bundle.reports.chain import write_chain_report  # after the arguments, which are quick to look at
-    from bundle.training.chain import absolute, plan_chain
+    from bundle.training.chain import absolute, plan_chain, require_data_unchanged
     from bundle.training.steps import run_steps
 
     dataset = absolute(options.dataset_dir or ROOT / "data" / "phantom")
@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
                 ],
                 classification_overrides=[*epochs, *small, *changed["classification"]],
             )
+    require_data_unchanged(dataset, output)
     run_steps(steps, output / "logs", options.jobs)
     print(f"Report: {write_chain_report(output)}")
     return 0

@@ -9,14 +9,17 @@ or about what a command imports, belongs to `subprocess`.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
@@ -92,6 +95,44 @@ def run(
             process.kill()
         told = [path.read_text(encoding="utf-8", errors="replace") for path in output]
     return subprocess.CompletedProcess(process.args, code, *told)
+
+
+_SHIM = """#!{python} -IS
+import os, sys
+from multiprocessing.connection import Client
+with Client({address!r}) as pytest:
+    pytest.send((["python", *sys.argv[1:]], os.getcwd(), dict(os.environ)))
+    code, *told = pytest.recv()
+for stream, text in zip((sys.stdout, sys.stderr), told):
+    stream.write(text)
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+@contextlib.contextmanager
+def python_in(folder: Path) -> Iterator[Path]:
+    """A folder for the front of PATH whose `python` starts warm, for shell code."""
+    with tempfile.TemporaryDirectory() as place, Listener(f"{place}/socket") as listener:
+
+        def serve() -> None:
+            while True:
+                with listener.accept() as shell:
+                    if (asked := shell.recv()) is None:
+                        return
+                    done = run(asked[0], Path(asked[1]), asked[2])
+                    shell.send((done.returncode, done.stdout, done.stderr))
+
+        shim = folder / "python"
+        shim.write_text(_SHIM.format(python=sys.executable, address=listener.address))
+        shim.chmod(0o700)
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield folder
+        finally:
+            with Client(listener.address) as client:
+                client.send(None)
+            server.join()
 
 
 def _command(words: list[str], cwd: str, env: dict[str, str], stdout: str, stderr: str) -> None:

@@ -97,9 +97,10 @@ def measure_builds(
         items: the commands.
 
     Returns:
-        ready for JSON: `builds`, the commit of each; `items`, per item `name`, `about`, `command`, `ratio` (current to
-        former, of the medians) and, per build, `seconds` of each round, `median`, `cpu_seconds` (of the process and
-        those it waited for), `last_line` and what the item tells; `settings`; `provenance`.
+        ready for JSON: `runs`, per item `name`, `about`, `command`, the medians `former_seconds` and `current_seconds`
+        and their `ratio` (current to former); `rounds`, per item and build, each round's `seconds`, `cpu_seconds` (of
+        the process and those it waited for), `exit_code`, `last_line` and what the item tells; `settings`, with the
+        commit of each build; `provenance`.
 
     Raises:
         UserError: a build lacks what is timed, or a command failed.
@@ -114,11 +115,14 @@ def measure_builds(
         make_phantom(folder / "phantom", counts={"malignant": 1})
         image = next((folder / "phantom" / "malignant").glob("*).png"))
         load = os.getloadavg()[0]
-        measured = [_measure(name, item, builds, folder, image, rounds) for name, item in chosen.items()]
+        timings = {name: _measure(name, item, builds, folder, image, rounds) for name, item in chosen.items()}
     return {
-        "settings": {"rounds": rounds, "cores": os.cpu_count(), "load_average_before": round(load, 2)},
-        "builds": {build: commit_of(root) for build, root in builds.items()},
-        "items": measured,
+        "settings": {
+            **{f"{build}_commit": commit_of(root) for build, root in builds.items()},
+            **{"rounds": rounds, "cores": os.cpu_count(), "load_average_before": round(load, 2)},
+        },
+        "runs": [_summarise(name, chosen[name], timing) for name, timing in timings.items()],
+        "rounds": timings,
         "provenance": describe_run(),
     }
 
@@ -127,8 +131,8 @@ def builds_lines(result: Mapping[str, Any]) -> list[str]:
     """What a terminal shows of a result of `measure_builds`."""
     lines = [f"{'seconds':<44}{FORMER:>10}{CURRENT:>10}{'ratio':>8}"]
     lines += [
-        f"{item['about']:<44}{item[FORMER]['median']:>10.2f}{item[CURRENT]['median']:>10.2f}{item['ratio']:>8.2f}"
-        for item in result["items"]
+        f"{run['about']:<44}{run['former_seconds']:>10.2f}{run['current_seconds']:>10.2f}{run['ratio']:>8.2f}"
+        for run in result["runs"]
     ]
     settings = result["settings"]
     lines.append(
@@ -140,34 +144,23 @@ def builds_lines(result: Mapping[str, Any]) -> list[str]:
 
 def _measure(
     name: str, item: Item, builds: Mapping[str, Path], folder: Path, image: Path, rounds: int
-) -> dict[str, Any]:
-    runs: dict[str, list[dict[str, Any]]] = {build: [] for build in builds}
+) -> dict[str, list[dict[str, Any]]]:
+    timings: dict[str, list[dict[str, Any]]] = {build: [] for build in builds}
     for number in range(1 if item.once else rounds + 1):
         # Each leads in every other round: the second finds the disk's cache warm.
-        for build in sorted(builds, reverse=bool(number % 2)):
-            output = folder / f"{name}_{build}_{number}"
-            run = _run(item, builds[build], output, image)
+        for build in sorted(builds, reverse=number % 2 == 0):
+            timing = _run(item, builds[build], folder / f"{name}_{build}_{number}", image)
             if number or item.once:
-                runs[build].append(run)
-    return {
-        "name": name,
-        "about": item.about,
-        "command": " ".join(item.words),
-        **{
-            build: {
-                "seconds": [run["seconds"] for run in done],
-                "median": statistics.median(run["seconds"] for run in done),
-                "cpu_seconds": [run["cpu_seconds"] for run in done],
-                **{key: value for key, value in done[-1].items() if key not in ("seconds", "cpu_seconds")},
-            }
-            for build, done in runs.items()
-        },
-        "ratio": _median(runs[CURRENT]) / _median(runs[FORMER]),
+                timings[build].append(timing)
+    return timings
+
+
+def _summarise(name: str, item: Item, timings: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    medians = {
+        f"{build}_seconds": statistics.median(timing["seconds"] for timing in done) for build, done in timings.items()
     }
-
-
-def _median(runs: Sequence[Mapping[str, Any]]) -> float:
-    return statistics.median(run["seconds"] for run in runs)
+    ratio = medians[f"{CURRENT}_seconds"] / medians[f"{FORMER}_seconds"]
+    return {"name": name, "about": item.about, "command": " ".join(item.words), **medians, "ratio": round(ratio, 3)}
 
 
 def _run(item: Item, root: Path, output: Path, image: Path) -> dict[str, Any]:

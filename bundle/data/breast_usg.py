@@ -17,6 +17,9 @@ from bundle.errors import InputError
 
 TABLE = r"BrEaST-Lesions-USG.*\.xlsx"
 _DETAILS = {"birads": "birads", "diagnosis": "diagnosis", "verification": "verification", "pixelsize": "pixel_size"}
+_SPACING_RANGE_MM = (0.01, 1.0)
+"""Of a breast scan; a Pixel_size outside is a slip of the table."""
+
 _MASK_SUFFIX = re.compile(r".+_(tumor|other)\d*", re.IGNORECASE)
 
 
@@ -28,8 +31,10 @@ def is_breast_layout(folder: Path) -> bool:
 def list_breast(folder: Path) -> tuple[list[Listed], list[InputError]]:
     """List the images of BrEaST, sorted, and what is wrong with single rows.
 
-    `details` hold the BI-RADS category, the diagnosis, how it was verified, and `pixel_size` as the table states it.
-    Nothing in the table says in which unit, so it is not used as the spacing.
+    `details` hold the BI-RADS category, the diagnosis, how it was verified, `pixel_size` as the table states it, and
+    `spacing_mm`, the distance of pixel centres both ways. Nothing in the table says in which unit `pixel_size` is. It
+    is cm: in 115 of the 256 images, of seven pixel sizes, the width of the picture is 3.78 or 3.79 of them, which is
+    the aperture of a probe of 38 mm.
 
     Raises:
         InputError: the table is missing, cannot be read, or lacks a column.
@@ -54,13 +59,25 @@ def list_breast(folder: Path) -> tuple[list[Listed], list[InputError]]:
         if None in masks:
             reason = f"its mask '{names[masks.index(None)]}' is not in the folder"
             raise InputError(folder / image, reason, "add the mask or remove the row")
-        details = {name: row[key] for key, name in _DETAILS.items() if row.get(key)}
+        details = {name: row[key] for key, name in _DETAILS.items() if row.get(key)} | _spacing(
+            row.get("pixelsize", "")
+        )
         return Listed(image, tuple(mask for mask in masks if mask), label, row["caseid"], details=details)
 
     listed, problems = table.read(read_row)
     named = [image for _, row in table.rows if (image := files.find(row["imagefilename"])) is not None]
     problems += files.unlisted(named, path, lambda stem: _MASK_SUFFIX.fullmatch(stem) is not None)
     return [listed[image] for image in sorted(listed)], problems
+
+
+def _spacing(pixel_size: str) -> dict[str, str]:
+    """The spacing in mm of a Pixel_size in cm, as a detail; nothing where it is no plausible number."""
+    try:
+        spacing = 10 * float(pixel_size.replace(",", "."))
+    except ValueError:
+        return {}
+    low, high = _SPACING_RANGE_MM
+    return {"spacing_mm": f"{spacing:g}"} if low <= spacing <= high else {}
 
 
 def _find(folder: Path) -> Path | None:

@@ -23,6 +23,10 @@ FLAGS = ("doppler", "marks", "combined", "mask-resized", "size-differs")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 
 
+DIGITS = 16
+"""Of a checksum: enough that no two images of any collection share them by chance."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """One image and what belongs to it, as a dataset lists it; no file was opened yet.

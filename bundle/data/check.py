@@ -101,7 +101,7 @@ def check_dataset(
     key = salt() if any(item.patient == FROM_HEADER for item in listed) else b""
     cases, left_out = [], []
     with ThreadPoolExecutor(THREADS) as pool:
-        checks = pool.map(lambda item: _check(folder, item, rules, key), listed)
+        checks = pool.map(lambda item: check_case(folder, item, rules, key), listed)
         bar = tqdm(checks, total=len(listed), desc="Reading images", unit="image", disable=None)
         for item, outcome in zip(listed, bar, strict=True):
             unwanted = [flag for flag in getattr(outcome, "flags", item.flags) if flag in leave_out]
@@ -127,7 +127,7 @@ def check_dataset(
     return CaseList(name, source, is_synthetic(folder), listing_checksum(listed), tuple(cases), skipped)
 
 
-def _check(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> Case | InputError:
+def check_case(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> Case | InputError:
     """Read one case; its first problem is returned, not raised, since all of a dataset's are told together."""
     path, flags = folder / item.image, list(item.flags)
     try:
@@ -164,7 +164,7 @@ def _check(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> Case
         flags.append("size-differs")
     return Case(
         *(item.image, item.masks, item.label, patient),
-        *(pixels.shape, _sha256(pixels.astype("<f4")), _sha256(mask)),
+        *(pixels.shape, array_sha256(pixels.astype("<f4")), array_sha256(mask)),
         flags=tuple(dict.fromkeys(flags)),
         details=item.details,
     )
@@ -176,7 +176,8 @@ def _count_others(folder: Path, listed: Sequence[Listed], problems: Sequence[Inp
     return count_others(folder, [*taken, *told])
 
 
-def _sha256(array: np.ndarray) -> str:
+def array_sha256(array: np.ndarray) -> str:
+    """The sha256 of an array's shape and values, as a case keeps it of its pixels (float32) and its mask (bool)."""
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 

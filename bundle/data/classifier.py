@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.data.cases import Case
+from bundle.data.cases import DIGITS, Case, read_cases
 from bundle.data.names import MAPS_RECORD, output_name
+from bundle.data.prepare import CASES, load_datalist, require_current
 from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
-from bundle.data.prepare import load_datalist
 from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
@@ -83,6 +83,7 @@ def prepare_classifier(
                 raise UserError(f"split '{name}': near duplicates cross it; no classifier is judged by such a split")
         if masks == "predicted":
             segmenters.append(_check_origin(segmentation, source))
+            _check_pixels(source, roots)
         for record in segmentation["test"]:
             if record["class"] not in TARGETS:
                 continue
@@ -180,6 +181,10 @@ def ensure_classifier_prepared(
             "give an --output_dir whose name contains 'oracle'"
         )
     path, origins = Path(output_dir) / DATALIST, [Source(**source) for source in sources]
+    for origin in origins:
+        prepared = Path(origin.datalist).parent
+        if (prepared / CASES).exists():  # a list that somebody wrote by hand has no cases to compare with
+            require_current(dataset_dir, prepared)
     if not path.exists():
         return prepare_classifier(origins, dataset_dir, output_dir, split=split, seed=seed, masks=masks)
     datalist = load_classifier_datalist(path, dataset_dir, [source.maps_dir for source in origins])
@@ -187,6 +192,9 @@ def ensure_classifier_prepared(
         raise InputError(path, "was made of ground-truth masks", "give --masks oracle, or name another --output_dir")
     # The origin of the maps was checked when the datalist was made; it holds for these segmenters alone.
     segmenters = [_require_segmenter(source.weights)["sha256"] for source in origins] if masks == "predicted" else []
+    dataset_sha256 = read_json(origins[0].datalist).get("dataset_sha256")
+    if datalist["dataset_sha256"] != dataset_sha256:
+        raise InputError(path, "the data changed since it was made", "name another --output_dir")
     for key, wanted in (("split", split), ("seed", seed), ("masks", masks), ("segmenter_sha256", segmenters)):
         if datalist[key] != wanted:
             raise InputError(path, f"was made with {key} {datalist[key]}, not {wanted}", "name another --output_dir")
@@ -249,6 +257,19 @@ def _check_origin(segmentation: dict[str, Any], source: Source) -> dict[str, Any
     if read_json(record, "segment again").get("sha256") != card["sha256"]:
         raise InputError(source.maps_dir, f"holds the maps of another segmenter than {source.weights}", "segment again")
     return card
+
+
+def _check_pixels(source: Source, roots: Roots) -> None:
+    """Refuse maps of images that were changed since they were segmented, though the segmenter is the same."""
+    maps, cases = Path(source.maps_dir), Path(source.datalist).parent / CASES
+    recorded = read_json(maps.parent / MAPS_RECORD).get("pixels", {})
+    for case in read_cases(cases).cases if cases.exists() else ():
+        seen = recorded.get(output_name(Path(case.image), Path()).as_posix())
+        if seen is not None and seen != case.sha256[:DIGITS]:
+            reason = f"the data changed since {maps.parent} was predicted"
+            raise InputError(
+                roots.absolute(case.image), reason, f"delete {maps.parent} to have the images segmented again"
+            )
 
 
 def _require_segmenter(weights: str | os.PathLike[str] | None) -> dict[str, Any]:

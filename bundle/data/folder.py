@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bundle.data.cases import IMAGE_SUFFIXES
+from bundle.data.roots import Dataset, find_roots
 from bundle.data.walk import choose_images, files_below, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.networks.autocast import as_flag
@@ -46,18 +47,18 @@ class ImageFolder:
 
 
 def list_images(
-    dataset_dir: str | os.PathLike[str],
+    dataset_dir: Dataset,
     output_dir: str | os.PathLike[str] | None = None,
     each_frame: bool | str = False,
 ) -> ImageFolder:
-    """Find the images below a folder and check each, so that one bad file does not end a run halfway.
+    """Find the images below a folder, or several, and check each, so that one bad file does not end a run halfway.
 
     Known by their suffix, or, without one, by the preamble of DICOM. Links to folders are followed. What is no image
     and was not meant to be one, see `bundle.data.walk.choose_images` and `NotAnImageError`, is counted in one line of
     the log. Pictures are decoded; of DICOM and NIfTI one frame is, however many the file holds.
 
     Args:
-        dataset_dir: the folder.
+        dataset_dir: the folder, or those of several datasets.
         output_dir: where the results will be written; None where nothing is.
         each_frame: take each frame of a file of several as an image of its own, named `cine.dcm[0]`, `cine.dcm[1]` …;
             otherwise such a file is left out, with the reason.
@@ -65,7 +66,13 @@ def list_images(
     Raises:
         UserError: the folder is missing, holds no image that can be read, or the results would be written into it.
     """
-    folder = Path(dataset_dir)
+    folders = list(find_roots(dataset_dir).datasets.values())
+    found = [_list_folder(folder, output_dir, each_frame) for folder in folders]
+    skipped = tuple(bad for part in found for bad in part.skipped)
+    return ImageFolder(tuple(image for part in found for image in part.readable), skipped)
+
+
+def _list_folder(folder: Path, output_dir: str | os.PathLike[str] | None, each_frame: bool | str) -> ImageFolder:
     images, passed = find_images(folder, output_dir)
     if as_flag("each_frame", each_frame):
         images = [name for path in images for name in _name_frames(path)]

@@ -16,6 +16,7 @@ US/cine.dcm,12,masks/cine_12.nii.gz,malignant,from-header
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import re
 from collections import Counter
@@ -72,8 +73,13 @@ def _check_columns(table: Table) -> None:
                 )
                 raise InputError(table.path, reason, mend)
     if unknown:
-        told = ", ".join(f"'{name}'{_resembling(name)}" for name in unknown)
-        logger.warning("%s: columns that are not read: %s", table.path, told)
+        _tell_unknown(table.path, tuple(unknown))
+
+
+@functools.cache  # a run lists its dataset more than once
+def _tell_unknown(path: Path, columns: tuple[str, ...]) -> None:
+    told = ", ".join(f"'{name}'{_resembling(name)}" for name in columns)
+    logger.warning("%s: columns that are not read: %s", path, told)
 
 
 def _tells_whose(table: Table, column: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bundle.readers import split_frame
 
 MAPS_RECORD = "segmenter.json"
-"""Beside the maps: which segmenter made them."""
+"""Beside the maps: which segmenter made them, of which pixels."""
 
 
 def output_name(image: Path, dataset_dir: Path, frame: int | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -25,10 +26,12 @@ from bundle.data.cases import (
     relative_path,
     write_cases,
 )
+from bundle.data.changes import Looks, look_at, note_looks, require_unchanged
+from bundle.data.check import LEFT_OUT, list_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
 from bundle.data.joint import check_datasets, list_datasets
 from bundle.data.patients import patient_salt
-from bundle.data.roots import Dataset, Roots, find_roots
+from bundle.data.roots import Dataset, Roots, dataset_folder, dataset_name, find_roots
 from bundle.data.splits import (
     PARTS,
     UNLABELLED,
@@ -45,6 +48,8 @@ from bundle.data.splits import (
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_atomically, write_json
 from bundle.readers import split_frame
+
+logger = logging.getLogger(__name__)
 
 CASES = "cases.json"
 DATALIST = "datalist_segmentation.json"
@@ -94,6 +99,7 @@ def prepare(
         raise UserError(f"conflicts '{conflicts}': give one of {', '.join(CONFLICTS)}")
     parse_split(split)
     roots, output_dir = find_roots(dataset), Path(output_dir)
+    looks = _look_at_all(roots)  # before anything is read
     checked = check_datasets(roots, skip_bad=skip_bad, leave_out=leave_out, salt=lambda: patient_salt(output_dir))
     pairs = find_pairs(checked.cases, roots)
     groups = group_cases(checked.cases, pairs)
@@ -101,16 +107,19 @@ def prepare(
     table = group_table(case_list.cases, pairs)
     if conflicts == "drop":
         case_list = _drop_conflicts(case_list)
-    datalists = {DATALIST: _datalist(case_list, split, seed)}
+    choices = _choices(skip_bad, conflicts, leave_out)
+    datalists = {DATALIST: {**_datalist(case_list, split, seed), "choices": choices}}
     for fold in range(folds or 0):
         name = f"{Path(DATALIST).stem}_fold{fold}.json"
-        datalists[name] = _datalist(case_list, f"fold {fold} of {folds}", seed)
+        datalists[name] = {**_datalist(case_list, f"fold {fold} of {folds}", seed), "choices": choices}
     _check_parts(datalists)
     _make_folder(output_dir)
     for stale in output_dir.glob(f"{Path(DATALIST).stem}_fold*.json"):
         if stale.name not in datalists:
             stale.unlink(missing_ok=True)
     write_cases(output_dir / CASES, case_list)
+    for name, path in roots.datasets.items():
+        note_looks(output_dir, dataset_folder(path), looks[name], f"{name}/" if name else "")
     write_atomically(output_dir / "groups.csv", table)
     write_atomically(output_dir / "class_counts.png", _plot_counts(datalists[DATALIST]))
     # The plain datalist comes last: where it is, all other files are.
@@ -131,7 +140,7 @@ def split_again(prepared: PathLike, output_dir: PathLike, split: str, seed: int)
     """
     source, target = Path(prepared), Path(output_dir)
     case_list = read_cases(source / CASES)
-    datalist = _datalist(case_list, split, seed)
+    datalist = {**_datalist(case_list, split, seed), "choices": read_json(source / DATALIST, _MEND).get("choices", [])}
     _check_parts({DATALIST: datalist})
     _make_folder(target)
     write_cases(target / CASES, case_list)
@@ -151,6 +160,24 @@ def _check_parts(datalists: Mapping[str, Datalist]) -> None:
                 f"{datalist['name']}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
             )
         check_no_group_crosses(datalist)
+
+
+def _choices(skip_bad: bool, conflicts: str, leave_out: Collection[str]) -> list[str]:
+    """The choices that leave images out, as the command line names them; none by default."""
+    found = ["--skip-bad"] if skip_bad else []
+    found += ["--conflicts drop"] if conflicts == "drop" else []
+    return [*found, *([f"--leave-out {' '.join(sorted(leave_out))}"] if leave_out else [])]
+
+
+def default_folder(dataset: Dataset, split: str, seed: int, root: PathLike = ".") -> Path:
+    """Where a dataset is prepared unless a folder is named, by scripts and configs alike.
+
+    Args:
+        dataset: its folder or manifest, or those of several.
+        split, seed: as `prepare` takes them.
+        root: the bundle's.
+    """
+    return Path(root) / "data" / "prepared" / prepared_name(dataset_name(dataset), split, seed)
 
 
 def prepared_name(dataset: str, split: str, seed: int) -> str:
@@ -216,6 +243,10 @@ def ensure_prepared(dataset_dir: Dataset, prepared_dir: PathLike, *, split: str,
         prepare(roots, prepared, split=split, seed=seed)
     datalist = load_datalist(prepared / DATALIST, roots)
     _check_prepared_for(datalist, roots, prepared, split, seed)
+    if datalist.get("choices"):
+        left_out = len(read_cases(prepared / CASES).skipped)
+        told = ", ".join(datalist["choices"])
+        logger.warning("%s was prepared with %s: this run leaves out %d images", prepared, told, left_out)
     return datalist
 
 
@@ -251,7 +282,7 @@ def _drop_conflicts(case_list: CaseList) -> CaseList:
     dropped = tuple(
         {
             "path": case.image,
-            "reason": f"its group {case.group} stands in several classes",
+            "reason": f"{LEFT_OUT} its group {case.group} stands in several classes",
             "mend": "correct the labels, or keep it with --conflicts keep",
         }
         for case in case_list.cases
@@ -307,14 +338,32 @@ def _check_prepared_for(datalist: Datalist, roots: Roots, prepared: Path, split:
         if found != wanted:
             told = (datalist["split"], split) if what == "split" else (found, wanted)
             raise InputError(prepared / DATALIST, f"was made with {what} {told[0]}, not {told[1]}", mend)
-    case_list = read_cases(prepared / CASES)
-    if case_list.dataset_sha256 != datalist["dataset_sha256"]:
+    if read_cases(prepared / CASES).dataset_sha256 != datalist["dataset_sha256"]:
         raise InputError(prepared / DATALIST, f"was made from other cases than {CASES} beside it", mend)
+    require_current(roots, prepared)
+
+
+def require_current(dataset_dir: Dataset | Roots, prepared_dir: PathLike) -> None:
+    """Check that a dataset still is what a prepared folder was made from: its files, their content, their patients.
+
+    Raises:
+        UserError: it is not; or nothing was prepared there.
+    """
+    roots, prepared = find_roots(dataset_dir), Path(prepared_dir)
+    mend = f"name another folder, or delete {prepared} to have it made anew"
+    case_list = read_cases(prepared / CASES)
     listed, listing_sha256 = list_datasets(roots)
     if listing_sha256 != case_list.listing_sha256:
         known = len(case_list.cases) + len(case_list.skipped)
         reason = f"was made from another list of files than {roots.name} has now ({known} then, {listed} images now)"
         raise InputError(prepared / CASES, reason, mend)
+    for name, dataset in roots.datasets.items():
+        require_unchanged(dataset, prepared, case_list, f"{name}/" if name else "")
+
+
+def _look_at_all(roots: Roots) -> dict[str, Looks]:
+    """How the files of each dataset look, see `look_at`."""
+    return {name: look_at(dataset_folder(path), list_dataset(path)[1]) for name, path in roots.datasets.items()}
 
 
 def _make_folder(folder: Path) -> None:

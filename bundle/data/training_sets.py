@@ -8,13 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.data.cases import CaseList, read_cases
+from bundle.data.cases import DIGITS, CaseList, read_cases
 from bundle.data.prepare import CASES
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 
 TRAINED_ON = "trained_on.json"
-DIGITS = 16  # of a checksum: enough that no two images of any collection share them by chance
 SAME_PIXELS = "the pixels are those of an image in the dataset that the weights were trained on"
 _MEND = "make it anew with scripts/record_training_set.py"
 

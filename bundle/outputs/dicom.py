@@ -20,9 +20,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle import __version__
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
-from bundle.readers.dicom import LIBRARY_LOCK
+from bundle.readers.dicom import LIBRARY_LOCK, MANUFACTURER
 
-MANUFACTURER = "Breast ultrasound bundle developers"
 MODEL_NAME = "Breast ultrasound segmentation and classification"
 SCHEME = "99BUSBUNDLE"
 """Designator of our own codes, for what no standard code says; the standard reserves names in 99 for that."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from bundle.data.cases import DIGITS
+from bundle.data.check import array_sha256
 from bundle.data.folder import ImageFolder
 from bundle.data.names import MAPS_RECORD, output_name
 from bundle.data.roots import Dataset, find_roots
@@ -30,9 +32,9 @@ class WriteMasks:
     Sub-folders of the input are kept, so equal names in two folders do not collide.
 
     Args:
-        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps, and ``skipped.json``,
-            what was left out.
-        dataset_dir: the folder that image names are relative to.
+        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps with a checksum of each
+            image's pixels, and ``skipped.json``, what was left out.
+        dataset_dir: the folder that image names are relative to, or those of several datasets.
         threshold: probability from which a pixel counts as lesion.
         images: what is in the folder, for the progress bar and the list of skipped files.
         weights: of the segmenter; its card is kept with the maps.
@@ -41,17 +43,18 @@ class WriteMasks:
     def __init__(
         self,
         output_dir: str | os.PathLike[str],
-        dataset_dir: str | os.PathLike[str],
+        dataset_dir: Dataset,
         threshold: float,
         images: ImageFolder,
         weights: str | os.PathLike[str],
     ) -> None:
         self.folder = Path(output_dir)
-        self.dataset_dir = Path(dataset_dir)
+        self.roots = find_roots(dataset_dir)
         self.threshold = float(threshold)
         self.skipped = images.skipped
         self.weights = weights
         self.total = len(images.readable)
+        self.pixels: dict[str, str] = {}
         self.bar: tqdm[Any] = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
@@ -71,17 +74,20 @@ class WriteMasks:
         output: Any = engine.state.output
         for item in output:
             path = Path(str(item["image"].meta["filename_or_obj"]))
-            name = output_name(path, self.dataset_dir)
+            name = output_name(Path(self.roots.relative(path)), Path())
             probability = item["probability"].squeeze(0).float().cpu().numpy().clip(0, 1)
             write_mask(np.asarray(item["pred"].squeeze(0).cpu()) > 0, self.folder / "masks" / name)
             write_probability(probability, self.folder / "probabilities" / name)
-            write_overlay(read_image(path).pixels, probability, self.threshold, self.folder / "overlays" / name)
+            pixels = read_image(path).pixels
+            self.pixels[name.as_posix()] = array_sha256(pixels.astype("<f4"))[:DIGITS]
+            write_overlay(pixels, probability, self.threshold, self.folder / "overlays" / name)
             self.bar.update()
 
     def _finish(self, engine: Engine) -> None:
         self.bar.close()
         sha256 = sha256_of(self.weights)
-        write_json(self.folder / MAPS_RECORD, {"sha256": sha256, **read_card(self.weights)})
+        record = {"sha256": sha256, **read_card(self.weights), "pixels": dict(sorted(self.pixels.items()))}
+        write_json(self.folder / MAPS_RECORD, record)
         # Written last and always: where it is, all else is there.
         write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
 
@@ -101,6 +107,7 @@ class WriteMaps:
         self.folder = None if output_dir is None else Path(output_dir)
         self.roots = find_roots(dataset_dir)
         self.weights = weights
+        self.pixels: dict[str, str] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output ``pred`` is a probability map per image, (C, H, W) at native size."""
@@ -120,10 +127,13 @@ class WriteMaps:
         assert self.folder is not None
         output: Any = engine.state.output
         for item in output:
-            name = output_name(Path(self.roots.relative(str(item["image"].meta["filename_or_obj"]))), Path())
+            path = str(item["image"].meta["filename_or_obj"])
+            name = output_name(Path(self.roots.relative(path)), Path())
+            self.pixels[name.as_posix()] = array_sha256(read_image(path).pixels.astype("<f4"))[:DIGITS]
             probability = item["pred"][0].float().cpu().numpy().clip(0, 1)
             write_probability(probability, self.folder / "probabilities" / name)
 
     def _finish(self, _: Engine) -> None:
         assert self.folder is not None
-        write_json(self.folder / MAPS_RECORD, {"sha256": sha256_of(self.weights), **read_card(self.weights)})
+        record = {"sha256": sha256_of(self.weights), **read_card(self.weights)}
+        write_json(self.folder / MAPS_RECORD, {**record, "pixels": dict(sorted(self.pixels.items()))})

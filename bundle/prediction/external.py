@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bundle.data.cases import Case, CaseList, checksum
+from bundle.data.cases import DIGITS, Case, CaseList, checksum
 from bundle.data.check import LEFT_OUT, check_dataset
 from bundle.data.duplicates import group_near_duplicates
 from bundle.data.names import output_name
 from bundle.data.roots import dataset_folder
-from bundle.data.training_sets import DIGITS, SAME_PIXELS, read_training_sets, refuse_training_set
+from bundle.data.training_sets import SAME_PIXELS, read_training_sets, refuse_training_set
 from bundle.errors import InputError, UserError
 from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.intervals import DRAWS

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bundle.errors import InputError
+from bundle.errors import InputError, NotAnImageError
 
 from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, check_file, plain
 
@@ -37,7 +37,21 @@ IMAGE_CLASSES = {_STORAGE + "6.1", _STORAGE + "3.1", _STORAGE + "6", _STORAGE + 
 """Ultrasound Image and Ultrasound Multi-frame Image Storage, with their retired forerunners."""
 CAPTURE_CLASSES = {_STORAGE + f"7{kind}" for kind in ("", ".1", ".2", ".3", ".4")}
 """Secondary captures: screen shots, accepted with a warning where their modality is ultrasound."""
+MULTI_FRAME_CLASSES = {_STORAGE + kind for kind in ("3.1", "3", "7.1", "7.2", "7.3", "7.4")}
 SEGMENTATION_CLASS = _STORAGE + "66.4"
+
+MANUFACTURER = "Breast ultrasound bundle developers"
+"""Written into every DICOM object of ours: by it, our own picture in a study is known and not predicted from."""
+
+_NOT_IMAGES = {
+    **{_STORAGE + kind: "DICOM segmentations" for kind in ("66.4", "66.5", "66.7", "66.8")},
+    **{_STORAGE + kind: "other DICOM objects without pictures" for kind in ("66", "66.1", "66.2", "66.3", "9.", "67")},
+    _STORAGE + "88.": "DICOM structured reports",
+    _STORAGE + "11.": "DICOM presentation states",
+    _STORAGE + "104.": "documents in DICOM",
+    "1.2.840.10008.1.3.10": "DICOM directories",
+}
+"""Classes of what a study holds beside images, or how their UIDs begin, and how they are counted."""
 
 LIBRARY_LOCK = threading.RLock()
 """Held while warnings and the log of pydicom are held back: both belong to the whole process, not to a thread."""
@@ -108,6 +122,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[Dataset, BinaryIO]]:
         try:
             content = _inflated(name, file)
             yield _parse(name, content), content
+        except NotAnImageError as error:
+            raise NotAnImageError(error.path, plain(error.reason), error.mend, error.kind) from error
         except InputError as error:
             raise InputError(error.path, plain(error.reason), error.mend) from error
         except ImportError as error:
@@ -171,8 +187,16 @@ def check_is_ultrasound(path: str | os.PathLike[str], header: Dataset) -> None:
 
     Raises:
         InputError: another modality or SOP class.
+        NotAnImageError: no image at all, or a picture of ours.
     """
     modality, kind = str(header.get("Modality", "")), str(header.get("SOPClassUID", ""))
+    kind = kind or str(header.file_meta.get("MediaStorageSOPClassUID", ""))
+    for uid, plural in _NOT_IMAGES.items():
+        if kind == uid or (uid.endswith(".") and kind.startswith(uid)):
+            raise NotAnImageError(path, f"is no image but {name_of(kind)}", "leave it out", plural)
+    if str(header.get("Manufacturer", "")) == MANUFACTURER:
+        reason = "is a picture that this bundle drew from an image of the study"
+        raise NotAnImageError(path, reason, "predict from the image itself", "pictures of ours")
     mend = "give 2-D B-mode breast ultrasound images"
     if modality != "US":
         raise InputError(path, f"its modality is {modality or 'not told'}, not US", mend)
@@ -181,15 +205,13 @@ def check_is_ultrasound(path: str | os.PathLike[str], header: Dataset) -> None:
 
 
 def check_geometry(path: str | os.PathLike[str], header: Dataset) -> tuple[int, int, int]:
-    """Return rows, columns and frames, all within the limits.
+    """Return rows, columns and the claimed number of frames, 1 where none is claimed, all within the limits.
 
     Raises:
         InputError: one is missing, zero or above its limit.
     """
     rows, columns, frames = (whole(header.get(key), 0) for key in ("Rows", "Columns", "NumberOfFrames"))
-    if header.get("NumberOfFrames") in (None, ""):
-        frames = 1
-    if rows < 1 or columns < 1 or frames < 1:
+    if rows < 1 or columns < 1 or frames < 0:
         reason = f"claims {rows} rows, {columns} columns and {frames} frames"
         raise InputError(path, reason, f"{REPLACE}; or, if it holds no image, leave it out")
     if rows * columns > MAX_PIXELS:
@@ -197,7 +219,7 @@ def check_geometry(path: str | os.PathLike[str], header: Dataset) -> tuple[int, 
         raise InputError(path, reason, SCALE_DOWN)
     if frames > MAX_FRAMES:
         raise InputError(path, f"claims {frames} frames, more than the limit of {MAX_FRAMES}", CONVERT)
-    return rows, columns, frames
+    return rows, columns, frames or 1
 
 
 def whole(value: Any, default: int) -> int:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One frame of a DICOM file, decoded by pydicom and permissively licensed decoders after its claims were checked.
+"""One frame of a DICOM file, decoded by permissively licensed decoders after its claims were checked.
 
 The size that a compressed frame states for itself is compared with the header's before it is decoded, and each
-transfer syntax has one decoder: what a damaged file can reach is a known list.
+transfer syntax has one decoder: what a damaged file can reach is a known list. Where pixels and header disagree about
+bits, planes or colours, the pixels decide with a warning, or the file is refused.
 """
 
 from __future__ import annotations
 
 import io
-import struct
+import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -17,87 +18,140 @@ from PIL import Image
 from bundle.errors import InputError
 
 from .dicom import name_of, whole
-from .pydicom2 import decode_alone, encapsulated_frame, encoding_of, has_decoders
+from .dicom_claims import SLACK, check_palette, check_run_lengths, jpeg_claims, stated_size
+from .dicom_colour import settle_colours, settle_planes
+from .dicom_frames import NATIVE, RLE, Frames, locate_frames, raw_bytes
+from .pydicom2 import decode_alone, has_decoders, pixel_elements
 from .ultrasound import REPLACE
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
-_RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
 PLUGINS = {
-    _RLE: "pydicom",
-    **{_JPEG + kind: "pillow" for kind in ("50", "51")},
+    RLE: "pydicom",
     **{_JPEG + kind: "pyjpegls" for kind in ("80", "81")},
     **{_JPEG + kind: "pylibjpeg" for kind in ("90", "91", "201", "202", "203")},
 }
-"""Transfer syntax -> pydicom's name of the decoder: RLE, JPEG baseline and LS, JPEG 2000 and HTJ2K."""
+"""Transfer syntax -> pydicom's name of the decoder: RLE, JPEG-LS, JPEG 2000 and HTJ2K."""
 
-LOSSLESS = {_JPEG + kind for kind in ("57", "70")}
-"""JPEG lossless, which Pillow decodes without pydicom. GDCM does too, but it ends the process at a damaged stream."""
-
+LOSSY_JPEG = {_JPEG + kind for kind in ("50", "51")}
+LOSSLESS_JPEG = {_JPEG + kind for kind in ("57", "70")}
+"""JPEG, which Pillow decodes without pydicom. GDCM does too, but it ends the process at a damaged stream."""
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_MAX_PALETTE = 65536
-_SLACK = 1 << 16
-"""Bytes of headers that a compressed frame may have beyond its raw size."""
+_OVERLAY_BIT_POSITION = 0x0102
 
 
-def decode_frame(path: str, header: Dataset, content: BinaryIO, number: int) -> tuple[np.ndarray, str]:
-    """Return the pixels of one frame, (H, W) or RGB (H, W, 3), and what they are: see `MONOCHROME`, PALETTE COLOR, RGB.
+def decode_frame(
+    path: str, header: Dataset, content: BinaryIO, frames: Frames, number: int
+) -> tuple[np.ndarray, str, list[str]]:
+    """Return the pixels of one frame, (H, W) or RGB (H, W, 3), what they are, and what is doubtful about them.
+
+    What they are is a photometric interpretation: see `MONOCHROME`, PALETTE COLOR, RGB.
 
     Args:
         path: for errors.
-        header: read before, its rows, columns and frames checked.
-        content: the file, positioned at the pixel element.
+        header: read and checked before, see `check_is_read`.
+        content: the file.
+        frames: as `locate_frames` found them.
         number: of the frame, from 0.
 
     Raises:
-        InputError: a syntax or kind of pixels that is not read, or less data than the header claims.
+        InputError: less data than the header claims, or what the header and the pixels say can not be settled.
     """
-    check_is_read(path, header)
     syntax = str(header.file_meta.TransferSyntaxUID)
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        _check_palette(path, header)
-    length, vr = enter(path, header, content)
-    frames = whole(header.get("NumberOfFrames") or 1, 1)
-    if syntax in NATIVE:
-        check_present(path, content, length, _raw_bytes(header) * frames)
-    if syntax in LOSSLESS:
-        values, photometric = _decode_lossless(path, header, _encoded_frame(path, header, content, number, syntax))
-    elif has_decoders():
-        values, photometric = _decode(path, header, content, number, vr)
-    elif syntax in NATIVE:
-        content.seek(number * _raw_bytes(header), io.SEEK_CUR)
-        values, photometric = decode_alone(path, header, content.read(_raw_bytes(header)), syntax)
-    else:
-        values, photometric = decode_alone(path, header, _encoded_frame(path, header, content, number, syntax), syntax)
+    photometric = str(header.PhotometricInterpretation)
+    if photometric == "PALETTE COLOR":
+        check_palette(path, header)
+    data = frames.read(content, number)
+    if syntax not in NATIVE:
+        _check_encoded(path, header, data, number, syntax)
+    told = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if syntax in LOSSY_JPEG | LOSSLESS_JPEG:
+            values, told = _decode_jpeg(path, header, data)
+        else:
+            values, photometric = _decode(path, header, data, syntax, frames.vr)
+    notes = list(dict.fromkeys(f"pydicom warns of its pixels: {warning.message}" for warning in caught))
     expected = (whole(header.Rows, 0), whole(header.Columns, 0))
     if values.shape[:2] != expected:
         raise InputError(path, f"decodes to {values.shape}, but its header says {expected}", REPLACE)
-    return values, photometric
+    values = _check_bits(path, header, values)
+    values, signs = _settle_sign(header, values)
+    notes += signs
+    if photometric not in COLOUR:
+        return values, photometric, notes
+    if values.dtype != np.uint8:
+        if photometric.startswith("YBR_FULL"):
+            raise _unread(path, f"its pixels are {photometric} of more than 8 bits, which is not read")
+        return values, "RGB", notes
+    planes: list[str] = []
+    expanded = _is_expanded(header, data, syntax)
+    if syntax in NATIVE and (expanded or photometric != "YBR_FULL_422"):
+        values, planes = settle_planes(values)
+    values, colours = settle_colours(path, values, photometric, told, expanded)
+    return values, "RGB", [*notes, *planes, *colours]
 
 
-def _decode(path: str, header: Dataset, content: BinaryIO, number: int, vr: str) -> tuple[np.ndarray, str]:
+def _decode(path: str, header: Dataset, data: bytes, syntax: str, vr: str) -> tuple[np.ndarray, str]:
+    """The samples of one frame as they are stored, and what they are by the header or the decoder."""
+    photometric = str(header.PhotometricInterpretation)
+    expanded = _is_expanded(header, data, syntax)
+    if not has_decoders():
+        values, found = decode_alone(path, header, data, syntax, "RGB" if expanded else photometric)
+        return values, photometric if expanded else found
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 
-    syntax = str(header.file_meta.TransferSyntaxUID)
-    options = {**as_pixel_options(header), "pixel_keyword": "PixelData"}
-    options.pop("extended_offsets", None)
+    options = {**as_pixel_options(pixel_elements(header)), "pixel_keyword": "PixelData", "raw": True}
+    if expanded:
+        options["photometric_interpretation"] = "RGB"
     if vr:
         options["pixel_vr"] = vr
-    decoder = get_decoder(syntax)
-    if syntax in NATIVE:
-        values, found = decoder.as_array(content, index=number, **options)
-    else:
-        encoded = encapsulate([_encoded_frame(path, header, content, number, syntax)])
-        options["number_of_frames"] = 1
-        values, found = decoder.as_array(encoded, index=0, decoding_plugin=PLUGINS[syntax], **options)
-    return values, str(found["photometric_interpretation"])
+    if syntax not in PLUGINS or syntax == RLE:
+        # Bits above those stored would be wiped in silence; `_check_bits` looks at them.
+        options["correct_unused_bits"] = whole(header.get("PixelRepresentation"), 0) == 1
+    if syntax not in NATIVE:
+        data = encapsulate([data])
+        options["decoding_plugin"] = PLUGINS[syntax]
+    values, properties = get_decoder(syntax).as_array(data, index=0, **options)
+    # JPEG 2000 and HTJ2K undo their colour transform themselves.
+    return values, photometric if expanded else str(properties["photometric_interpretation"])
+
+
+def _is_expanded(header: Dataset, data: bytes, syntax: str) -> bool:
+    """Whether uncompressed pixels that say YBR_FULL_422, two bytes for each, have three."""
+    is_422 = header.PhotometricInterpretation == "YBR_FULL_422" and syntax in NATIVE
+    return is_422 and len(data) == raw_bytes(header, 3)
+
+
+def _decode_jpeg(path: str, header: Dataset, data: bytes) -> tuple[np.ndarray, str | None]:
+    """The samples of a JPEG frame as they are stored, and RGB or YBR where the stream tells."""
+    claims = jpeg_claims(data)
+    samples = whole(header.SamplesPerPixel, 1)
+    if claims is None or len(claims.ids) != samples:
+        count = "no" if claims is None else len(claims.ids)
+        raise InputError(path, f"its JPEG stream has {count} components where its header says {samples}", REPLACE)
+    if claims.bits != 8:
+        raise _unread(path, f"is JPEG of {claims.bits} bits, which is not read")
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        if samples == 3 and _becomes_rgb(header, claims.adobe, claims.ids, claims.jfif):
+            image.draft("YCbCr", image.size)  # the samples themselves, not what the stream's markers make of them
+        return np.array(image), claims.space
+
+
+def _becomes_rgb(header: Dataset, adobe: int | None, ids: tuple[int, ...], jfif: bool) -> bool:
+    """Whether libjpeg takes a stream for YCbCr: by JFIF, by Adobe's marker, else but for components named RGB."""
+    if jfif:
+        return True
+    if adobe is not None:
+        return adobe != 0
+    is_lossless = str(header.file_meta.TransferSyntaxUID) in LOSSLESS_JPEG
+    return not is_lossless and bytes(ids) != b"RGB"
 
 
 def _unread(path: str, reason: str) -> InputError:
@@ -111,7 +165,7 @@ def check_is_read(path: str, header: Dataset) -> None:
         InputError: it is one of these.
     """
     syntax = str(header.file_meta.TransferSyntaxUID)
-    if syntax not in NATIVE and syntax not in PLUGINS and syntax not in LOSSLESS:
+    if syntax not in NATIVE | PLUGINS.keys() | LOSSY_JPEG | LOSSLESS_JPEG:
         raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
     photometric = str(header.get("PhotometricInterpretation", "not told"))
     if photometric not in (*MONOCHROME, *COLOUR, "PALETTE COLOR"):
@@ -123,148 +177,70 @@ def check_is_read(path: str, header: Dataset) -> None:
         raise InputError(path, f"claims {samples} samples per pixel of {photometric}", REPLACE)
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise _unread(path, f"has {stored} bits stored in {allocated}; 8 and 16 are read")
-
-
-def enter(path: str, header: Dataset, content: BinaryIO) -> tuple[int, str]:
-    """Move to the first byte of the pixel element's value; return its length and its VR, "" where none is written.
-
-    Raises:
-        InputError: there is no pixel element, or one of floating point numbers.
-    """
-    implicit, little = encoding_of(header)
-    order = "<" if little else ">"
-    start = content.read(8)
-    if len(start) < 8:
-        raise InputError(path, "holds no pixels", "give a file with an image")
-    group, element = struct.unpack(order + "HH", start[:4])
-    if (group, element) != (0x7FE0, 0x0010):
-        raise _unread(path, "its pixels are floating point numbers, which are not read")
-    if implicit:
-        return struct.unpack(order + "L", start[4:])[0], ""
-    return struct.unpack(order + "L", content.read(4))[0], start[4:6].decode("ascii")
-
-
-def _raw_bytes(header: Dataset) -> int:
-    """The size of one frame, uncompressed."""
-    pixels = whole(header.Rows, 0) * whole(header.Columns, 0)
-    samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else whole(header.SamplesPerPixel, 1)
-    return pixels * samples * whole(header.BitsAllocated, 8) // 8
-
-
-def check_present(path: str, content: BinaryIO, length: int, expected: int) -> None:
-    """Compare the bytes that the header claims with what the file holds: less is refused, padding is normal.
-
-    Raises:
-        InputError: there are fewer.
-    """
-    here = content.tell()
-    present = min(content.seek(0, io.SEEK_END) - here, length)
-    content.seek(here)
-    if present < expected:
-        raise InputError(path, f"holds {present} bytes of pixels where its header claims {expected}", REPLACE)
-
-
-def _encoded_frame(path: str, header: Dataset, content: BinaryIO, number: int, syntax: str) -> bytes:
-    """Take one compressed frame out of the file and check it."""
-    offsets = (header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths"))
-    frames = whole(header.get("NumberOfFrames") or 1, 1)
-    if has_decoders():
-        from pydicom.encaps import get_frame
-
-        frame = get_frame(content, number, number_of_frames=frames, extended_offsets=offsets if all(offsets) else None)
-    else:
-        frame = encapsulated_frame(content, number, frames)
-    raw = _raw_bytes(header) * (3 if header.PhotometricInterpretation == "YBR_FULL_422" else 2) // 2
-    if len(frame) > 2 * raw + _SLACK:
-        raise InputError(path, f"frame {number} has {len(frame)} bytes for {raw} bytes of pixels", REPLACE)
-    if syntax == _RLE:
-        _check_run_lengths(path, frame, raw)
-    else:
-        size, expected = _stated_size(frame), (whole(header.Rows, 0), whole(header.Columns, 0))
-        if size != expected:
-            stated = "no size" if size is None else f"{size[0]}×{size[1]} pixels"
-            reason = f"frame {number} states {stated} where the header says {expected[0]}×{expected[1]}"
-            raise InputError(path, reason, REPLACE)
-    return frame
-
-
-def _decode_lossless(path: str, header: Dataset, frame: bytes) -> tuple[np.ndarray, str]:
-    photometric = str(header.PhotometricInterpretation)
-    if whole(header.BitsAllocated, 0) != 8 or photometric.startswith("YBR"):
-        raise _unread(
-            path, f"is JPEG lossless of {header.BitsAllocated} bits, {photometric}; 8 bits, not YBR, are read"
+    if photometric == "MONOCHROME2" and header.get("PresentationLUTShape") == "INVERSE":
+        mend = "correct its Photometric Interpretation or its Presentation LUT Shape"
+        raise InputError(
+            path, "says by MONOCHROME2 that 0 is black, and by Presentation LUT Shape that it is white", mend
         )
-    with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
-        if image.mode != ("RGB" if photometric == "RGB" else "L"):
-            raise InputError(path, f"its JPEG stream is {image.mode} where its header says {photometric}", REPLACE)
-        return np.array(image), photometric
+    if stored < allocated and whole(header.get("HighBit"), stored - 1) != stored - 1:
+        raise _unread(path, f"its {stored} bits end at bit {header.HighBit} of {allocated}, not at the lowest")
 
 
-def _stated_size(frame: bytes) -> tuple[int, int] | None:
-    """The (H, W) that a JPEG, JPEG-LS or JPEG 2000 stream states for itself."""
-    if frame[:2] != b"\xff\xd8":
-        with Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as image:  # lazy: only the header is parsed
-            return image.size[1], image.size[0]
-    position = 2
-    while position + 9 <= len(frame) and frame[position] == 0xFF:
-        marker = frame[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # JPEG-LS or JPEG frame
-            height, width = struct.unpack(">HH", frame[position + 5 : position + 9])
-            return height, width
-        position += 2 + struct.unpack(">H", frame[position + 2 : position + 4])[0]
-    return None
+def find_frames(path: str, header: Dataset, content: BinaryIO) -> Frames:
+    """Find the frames of a file that is read, `content` being positioned at its pixel element.
+
+    Raises:
+        InputError: a syntax or kind of pixels that is not read, or counts that do not agree.
+    """
+    check_is_read(path, header)
+    return locate_frames(path, header, content)
 
 
-def _check_run_lengths(path: str, frame: bytes, raw: int) -> None:
-    """Refuse RLE that would unpack to more than the frame: two bytes may stand for 128."""
-    segments = struct.unpack("<16L", frame[:64])
-    count = segments[0]
-    ends = [*segments[2 : count + 1], len(frame)]
-    if not 1 <= count <= 15:
-        raise InputError(path, f"claims {count} RLE segments", REPLACE)
-    unpacked = 0
-    for start, end in zip(segments[1 : count + 1], ends, strict=True):
-        position = start
-        while position < min(end, len(frame)):
-            control = frame[position]
-            position += control + 2 if control < 128 else 2
-            unpacked += control + 1 if control < 128 else (257 - control) % 129
-            if unpacked > raw + _SLACK:
-                raise InputError(path, f"its RLE unpacks to more than {raw} bytes", REPLACE)
+def _check_encoded(path: str, header: Dataset, frame: bytes, number: int, syntax: str) -> None:
+    """Refuse a compressed frame that states another size than the header, or would unpack to more."""
+    raw = raw_bytes(header, whole(header.SamplesPerPixel, 1))
+    if len(frame) > 2 * raw + SLACK:
+        raise InputError(path, f"frame {number} has {len(frame)} bytes for {raw} bytes of pixels", REPLACE)
+    if syntax == RLE:
+        check_run_lengths(path, frame, raw)
+        return
+    claims = jpeg_claims(frame) if frame[:2] == b"\xff\xd8" else None
+    if claims is not None and claims.bits > whole(header.BitsAllocated, 8):
+        reason = f"frame {number} has {claims.bits} bits where the header says {header.BitsAllocated}"
+        raise InputError(path, reason, REPLACE)
+    size, expected = stated_size(frame), (whole(header.Rows, 0), whole(header.Columns, 0))
+    if size != expected:
+        stated = "no size" if size is None else f"{size[0]}×{size[1]} pixels"
+        reason = f"frame {number} states {stated} where the header says {expected[0]}×{expected[1]}"
+        raise InputError(path, reason, REPLACE)
 
 
-def _check_palette(path: str, header: Dataset) -> None:
-    """Refuse segmented palettes that would unpack to more entries than a palette can have."""
-    for colour in ("Red", "Green", "Blue"):
-        data = header.get(f"Segmented{colour}PaletteColorLookupTableData")
-        if data is None:
-            continue
-        descriptor = header.get(f"{colour}PaletteColorLookupTableDescriptor")
-        wide = whole(descriptor[2], 16) > 8 if descriptor else True
-        order = "<" if encoding_of(header)[1] else ">"
-        entries = struct.unpack(f"{order}{len(data) // 2}H", data[: len(data) // 2 * 2]) if wide else tuple(data)
-        total = _count_segments(entries, 0, None, wide)
-        if total > _MAX_PALETTE:
-            raise InputError(path, f"its {colour.lower()} palette unpacks to {total} entries or more", REPLACE)
+def _check_bits(path: str, header: Dataset, values: np.ndarray) -> np.ndarray:
+    """Refuse values of more bits than the header says; old overlays in the bits above are taken off."""
+    stored = whole(header.BitsStored, 8)
+    if stored >= 8 * values.itemsize or whole(header.get("PixelRepresentation"), 0) == 1:
+        return values
+    tags = [tag for tag in header.keys() if 0x6000 <= tag.group < 0x6100]  # noqa: SIM118, it iterates over elements
+    if any(tag.element == _OVERLAY_BIT_POSITION and header[tag].value for tag in tags):
+        return values & (2**stored - 1)
+    if int(values.max()) >= 2**stored:
+        reason = f"its values up to {int(values.max())} need more bits than the {stored} that its header says"
+        raise InputError(path, reason, "correct its Bits Stored")
+    return values
 
 
-def _count_segments(entries: tuple[int, ...], position: int, most: int | None, wide: bool) -> int:
-    """Count what the segments from a position on unpack to; beyond the limit it stops."""
-    total, read = 0, 0
-    while position + 1 < len(entries) and total <= _MAX_PALETTE and read != most:
-        kind, length = entries[position], entries[position + 1]
-        position += 2
-        if kind == 2:
-            if most is not None:
-                return _MAX_PALETTE + 1  # an indirect segment must not lead to another
-            target = entries[position + 1] << 16 | entries[position] if wide else 0
-            total += _count_segments(entries, target, length, wide) if wide else _MAX_PALETTE + 1
-            position += 2
-        else:
-            total += length
-            position += length if kind == 0 else 1
-        read += 1
-    return total
+def _settle_sign(header: Dataset, values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return values that are unsigned although the header says signed as they are, and say so.
+
+    Read with the wrong sign, the upper half of the greys lies below the lower, and a picture is full of jumps: of 300
+    published images the wrong one has always more, 1.06 times at least.
+    """
+    if not values.size or values.min() >= 0:
+        return values, []
+    unsigned = np.where(values < 0, values.astype(np.int32) + 2 ** whole(header.BitsStored, 8), values)
+    jumps = [float(np.abs(np.diff(view.astype(np.int32), axis=1)).sum()) for view in (values, unsigned)]
+    if jumps[1] >= jumps[0]:
+        return values, []
+    header.PixelRepresentation = 0  # what is done with it later goes by the header
+    kind = np.uint8 if values.itemsize == 1 else np.uint16
+    return unsigned.astype(kind), ["its pixels are unsigned although its header says signed: they are read as unsigned"]

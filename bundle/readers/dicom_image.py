@@ -10,24 +10,28 @@ import numpy as np
 from PIL import Image
 
 from .calibration import read_calibration
+from .depth import FEW_LEVELS, count_levels, describe_depth, usual_depth
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
-from .dicom_frame import check_is_read, decode_frame
-from .image import to_grey
+from .dicom_frame import LOSSLESS_JPEG, LOSSY_JPEG, decode_frame, find_frames
+from .image import describe_flat_end, to_grey
 from .pydicom2 import encoding_of, lookup_tables
 from .ultrasound import UltrasoundImage, choose_frame, plain
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_DARK = 16
-"""Deep pixels whose largest value leaves this part of their range unused were stored with too many bits."""
+_NO_PICTURE = 8
+"""Grey levels of a picture that is none: a window of next to no width, or of another range, leaves so few."""
+
+_LIT = 25
+"""A grey level above that of an empty screen."""
 
 
 def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
     """Read one frame of an ultrasound DICOM file as grey (H, W), float32 in [0, 255].
 
-    MONOCHROME goes through its modality and VOI transform where the file has one, and is scaled by its stored bits
-    otherwise; MONOCHROME1 is inverted. Palette, RGB and YBR become luma (ITU-R BT.601), as in a PNG.
+    MONOCHROME goes through its modality and VOI transform where the file has one, and is scaled by the depth that its
+    values use otherwise; MONOCHROME1 is inverted. Palette, RGB and YBR become luma (ITU-R BT.601), as in a PNG.
 
     Args:
         path: the file.
@@ -35,21 +39,30 @@ def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
 
     Raises:
         InputError: another modality or class, a syntax or kind of pixels that is not read, a size above the limits,
-            less data than the header claims, a damaged file; or several frames and none is named.
+            less data than the header claims, a damaged file, pixels that contradict the header; or several frames and
+            none is named.
+        NotAnImageError: a report, a segmentation or another object of a study, or a picture of ours.
     """
     name = os.fspath(path)
     with opened(path) as (header, content):
         check_is_ultrasound(path, header)
-        rows, columns, frames = check_geometry(path, header)
+        rows, columns, _ = check_geometry(path, header)
+        found = find_frames(name, header, content)
+        frames = found.count
         number = choose_frame(name, frames, frame)
-        values, photometric = decode_frame(name, header, content, number)
+        values, photometric, disputed = decode_frame(name, header, content, found, number)
         calibration = read_calibration(header, rows, columns)
-        notes = [*calibration.warnings, *_notes(header)]
+        notes = [*calibration.warnings, *_notes(header), *found.notes, *disputed]
+        box = calibration.region or (0, 0, rows, columns)
         if photometric.startswith("MONOCHROME"):
-            grey, doubts = _window(values, header), _doubts(values, header)
+            grey, doubts = _to_grey_levels(values, header, box)
         else:
-            box = calibration.region or (0, 0, rows, columns)
-            grey, doubts = to_grey(_eight_bits(values, header, photometric), box)
+            colours, doubts = _eight_bits(values, header, photometric)
+            grey, coloured = to_grey(colours, box)
+            doubts += coloured
+        if str(header.file_meta.TransferSyntaxUID) in LOSSY_JPEG | LOSSLESS_JPEG:
+            doubts += describe_flat_end(np.rint(grey).astype(np.uint8))
+        doubts += _describe_outside(grey, box)
     return UltrasoundImage(
         np.ascontiguousarray(grey, dtype=np.float32),
         calibration.spacing_mm,
@@ -61,16 +74,15 @@ def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
 
 
 def count_dicom_frames(path: str | os.PathLike[str]) -> int:
-    """Return the number of frames that the checked header claims.
+    """Return the number of whole frames, without decoding one.
 
     Raises:
-        InputError: as `read_dicom`, as far as the header tells.
+        InputError: as `read_dicom`, as far as it is known without decoding.
     """
-    with opened(path) as (header, _):
+    with opened(path) as (header, content):
         check_is_ultrasound(path, header)
-        frames = check_geometry(path, header)[2]
-        check_is_read(os.fspath(path), header)
-        return frames
+        check_geometry(path, header)
+        return find_frames(os.fspath(path), header, content).count
 
 
 def _notes(header: Dataset) -> list[str]:
@@ -82,44 +94,112 @@ def _notes(header: Dataset) -> list[str]:
         notes.append("is a secondary capture, a picture of a screen rather than of a scanner")
     if any(0x6000 <= tag.group < 0x6100 for tag in header.keys()):  # noqa: SIM118, a Dataset iterates over elements
         notes.append("its overlay planes are not drawn; images with marks are outside the intended use")
+    aspect = np.atleast_1d(header.get("PixelAspectRatio") or [1, 1])
+    if len(aspect) == 2 and abs(float(aspect[0]) - float(aspect[1])) > 0.02 * abs(float(aspect[1])):
+        notes.append(f"its pixels are oblong (Pixel Aspect Ratio {aspect[0]} to {aspect[1]}): it is taken as if square")
     return notes
 
 
-def _window(values: np.ndarray, header: Dataset) -> np.ndarray:
-    """Grey values in [0, 255] of MONOCHROME pixels (H, W)."""
+def _describe_outside(grey: np.ndarray, box: tuple[int, int, int, int]) -> list[str]:
+    """The warning for a region that leaves out most of the picture, as one does that was not scaled with its frame."""
+    top, left, bottom, right = box
+    lit = grey > _LIT
+    inside, all_of_it = int(lit[top:bottom, left:right].sum()), int(lit.sum())
+    if 2 * inside >= all_of_it:
+        return []
+    share = f"{1 - inside / all_of_it:.0%}"
+    return [f"{share} of what is lit lies outside its tissue region: the region may be another picture's, check it"]
+
+
+def _to_grey_levels(
+    values: np.ndarray, header: Dataset, box: tuple[int, int, int, int]
+) -> tuple[np.ndarray, list[str]]:
+    """Grey values in [0, 255] of MONOCHROME pixels (H, W), and what is doubtful about them."""
+    plain_grey, notes = _scale(values, header)
+    has_window = header.get("WindowWidth") is not None and header.get("WindowCenter") is not None
+    if header.get("VOILUTSequence") or has_window:
+        grey = _window(values, header)
+        if grey is not None and not _loses_the_picture(grey, plain_grey, box):
+            plain_grey, notes = grey, []
+        else:
+            notes.append(f"its {_name_window(header)} leaves no picture: the stored values are taken")
+    return (255 - plain_grey if header.PhotometricInterpretation == "MONOCHROME1" else plain_grey), notes
+
+
+def _scale(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, list[str]]:
+    """Map the range of the depth that the values use, through the modality transform, to [0, 255]."""
+    bits = whole(header.BitsStored, 8)
+    depth = usual_depth(values, bits)
+    signed = bool(values.min() < 0)
+    limits = np.array([-(2 ** (depth - 1)), 2 ** (depth - 1) - 1] if signed else [0, 2**depth - 1])
+    low, high = _ends(limits.astype(values.dtype), header)
+    mapped = np.asarray(lookup_tables().apply_modality_lut(values, header), dtype=np.float64)
+    return _to_255(mapped, low, high), describe_depth(values, depth, bits)
+
+
+def _window(values: np.ndarray, header: Dataset) -> np.ndarray | None:
+    """Grey values in [0, 255] by the first window or VOI table; None where a window has no width."""
     tables = lookup_tables()
     mapped = np.asarray(tables.apply_modality_lut(values, header), dtype=np.float64)
+    if header.get("VOILUTSequence"):
+        shown = tables.apply_voi_lut(np.rint(mapped).astype(np.int64), header)
+        return _to_255(shown, 0.0, 2.0 ** whole(header.VOILUTSequence[0].LUTDescriptor[2], 8) - 1)
+    if not float(np.atleast_1d(header.WindowWidth)[0]) > 1:
+        return None
     bits, signed = whole(header.BitsStored, 8), whole(header.get("PixelRepresentation"), 0) == 1
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    low, high = sorted(np.asarray(tables.apply_modality_lut(limits.astype(values.dtype), header), dtype=np.float64))
-    if header.get("VOILUTSequence") or header.get("WindowWidth") is not None:
-        source = mapped if not header.get("VOILUTSequence") else np.rint(mapped).astype(np.int64)
-        mapped = np.asarray(tables.apply_voi_lut(source, header), dtype=np.float64)
-        if header.get("VOILUTSequence"):
-            low, high = 0.0, 2.0 ** whole(header.VOILUTSequence[0].LUTDescriptor[2], 8) - 1
-    grey = np.clip((mapped - low) / max(high - low, 1e-9), 0, 1) * 255
-    return 255 - grey if header.PhotometricInterpretation == "MONOCHROME1" else grey
+    low, high = _ends(limits.astype(values.dtype), header)  # what pydicom gives black and white
+    return _to_255(tables.apply_voi_lut(mapped, header), low, high)
 
 
-def _doubts(values: np.ndarray, header: Dataset) -> list[str]:
-    bits = whole(header.BitsStored, 8)
-    has_window = header.get("VOILUTSequence") or header.get("WindowWidth") is not None
-    if bits > 8 and not has_window and int(values.max()) < 2**bits // _DARK:
-        return [f"its values end at {int(values.max())} of {2**bits - 1} and no window is given: the image is dark"]
-    return []
+def _name_window(header: Dataset) -> str:
+    if header.get("VOILUTSequence"):
+        return "VOI table"
+    centre, width = (np.atleast_1d(header.get(key)).ravel()[0] for key in ("WindowCenter", "WindowWidth"))
+    return f"window (centre {centre:g}, width {width:g})"
 
 
-def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> Image.Image:
-    """RGB of 8 bits of palette (H, W) or RGB (H, W, 3) pixels."""
-    depth = whole(header.BitsStored, 8)
+def _ends(limits: np.ndarray, header: Dataset) -> tuple[float, float]:
+    ends = np.asarray(lookup_tables().apply_modality_lut(limits, header), dtype=np.float64)
+    return float(ends.min()), float(ends.max())
+
+
+def _to_255(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((np.asarray(values, dtype=np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255
+
+
+def _loses_the_picture(grey: np.ndarray, plain_grey: np.ndarray, box: tuple[int, int, int, int]) -> bool:
+    """Whether next to no grey levels are left of the many that were stored: a threshold, or all of it black."""
+    top, left, bottom, right = box
+    counts = [count_levels(pixels[top:bottom, left:right]) for pixels in (grey, plain_grey)]
+    return counts[0] <= _NO_PICTURE and counts[1] >= FEW_LEVELS
+
+
+def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> tuple[Image.Image, list[str]]:
+    """RGB of 8 bits of palette (H, W) or RGB (H, W, 3) pixels, and a warning where the depth is not the header's."""
+    depth, notes = whole(header.BitsStored, 8), []
     if photometric == "PALETTE COLOR":
         _swap_big_endian_palette(header)
         values = lookup_tables().apply_color_lut(values, header)[..., :3]
-        # Some scanners call entries 16 bits deep that hold 8.
-        depth = 8 if values.max() < 256 else whole(header.RedPaletteColorLookupTableDescriptor[2], 16)
+        depth = _palette_depth(header, values)
+    elif depth > 8:
+        used = usual_depth(values, depth)
+        notes, depth = describe_depth(values, used, depth), used
+        values = np.minimum(values, 2**depth - 1)
     if depth > 8:
         values = values >> (depth - 8)
-    return Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8), "RGB")
+    return Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8), "RGB"), notes
+
+
+def _palette_depth(header: Dataset, values: np.ndarray) -> int:
+    """Bits of a palette's entries: some scanners call entries 16 bits deep that hold 8. All tell, not a frame's."""
+    stated = whole(header.RedPaletteColorLookupTableDescriptor[2], 16)
+    highest = int(values.max())
+    for colour in ("Red", "Green", "Blue"):
+        data = header.get(f"{colour}PaletteColorLookupTableData")
+        if data is not None and stated > 8:
+            highest = max(highest, int(np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").max(initial=0)))
+    return 8 if highest < 256 else stated
 
 
 def _swap_big_endian_palette(header: Dataset) -> None:

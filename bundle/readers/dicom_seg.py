@@ -10,7 +10,7 @@ import numpy as np
 from bundle.errors import InputError
 
 from .dicom import SEGMENTATION_CLASS, check_geometry, name_of, opened, read_header, whole
-from .dicom_frame import NATIVE, check_present, enter
+from .dicom_frames import NATIVE, check_present, enter
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -55,8 +55,10 @@ def _check_kind(path: str, header: Dataset) -> None:
 def _choose(path: str, header: Dataset, frames: int, wanted: str | None, frame: int | None) -> list[int]:
     """The frames of the segmentation that belong to the wanted frame of the wanted image."""
     items = list(header.get("PerFrameFunctionalGroupsSequence") or ())
-    if len(items) != frames:
-        items = [None] * frames
+    if items and len(items) != frames:
+        reason = f"describes {len(items)} frames where its header claims {frames}"
+        raise InputError(path, reason, "export it again")
+    items = items or [None] * frames
     sources = [_sources(item) for item in items]
     if wanted is not None and any(sources):
         chosen = [
@@ -95,7 +97,10 @@ def _decode(path: str, header: Dataset, content: BinaryIO, chosen: list[int]) ->
     rows, columns, frames = check_geometry(path, header)
     length, _ = enter(path, header, content)
     start = content.tell()
-    check_present(path, content, length, (rows * columns * frames + 7) // 8)
+    present = check_present(path, content, length, (rows * columns * frames + 7) // 8)
+    if present >= (rows * columns * (frames + 1) + 7) // 8:
+        reason = f"holds {present} bytes of pixels, those of more than the {frames} frames that its header claims"
+        raise InputError(path, reason, "export it again")
     mask = np.zeros(rows * columns, dtype=bool)
     for number in chosen:
         first = number * rows * columns  # in bits: a frame may start inside a byte

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from bundle.errors import NotAnImageError
+
+from .depth import describe_levels
 from .dicom_image import count_dicom_frames, read_dicom
 from .dicom_seg import read_segmentation
 from .image import count_picture_frames, read_picture, read_picture_mask
@@ -16,6 +20,9 @@ from .nifti import GZIP, count_nifti_frames, is_nifti, read_nifti, read_nifti_ma
 from .ultrasound import UltrasoundImage
 
 DICOM, NIFTI, PICTURE = "DICOM", "NIfTI", "picture"
+
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+"""How `._scan.png` begins, in which macOS keeps what other file systems can not hold of `scan.png`."""
 
 
 def read_image(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
@@ -28,41 +35,68 @@ def read_image(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
     Raises:
         InputError: the file is missing, damaged, too large, of no known format, or holds several frames and none is
             named.
+        NotAnImageError: it is whole, and something else: a report, a mask or a result of ours, or a side file.
     """
     file, named = split_frame(path)
     number = named if frame is None else frame
-    return {DICOM: read_dicom, NIFTI: read_nifti, PICTURE: read_picture}[kind_of(file)](file, number)
+    image = {DICOM: read_dicom, NIFTI: read_nifti, PICTURE: read_picture}[_image_kind(file)](file, number)
+    return replace(image, warnings=(*image.warnings, *describe_levels(image.tissue)))
 
 
 def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None) -> np.ndarray:
     """Read one lesion mask as bool (H, W) at its stored size: a picture, a NIfTI slice or a BINARY DICOM SEG.
 
+    What of its values is lesion: see `masks.lesion_of`.
+
     Args:
         path: the file, or one frame of it as in `read_image`.
-        image: that it belongs to, as `read_image` would be given it; tells which frames of a DICOM SEG are meant.
+        image: that it belongs to, as `read_image` would be given it; tells which frames of a DICOM SEG are meant, and
+            whether a NIfTI mask is turned as its image is.
 
     Raises:
         InputError: as `read_image`; or a DICOM SEG belongs to another image.
     """
     file, number = split_frame(path)
-    kind = kind_of(file)
+    kind = _image_kind(file)
+    source, frame = (None, None) if image is None else split_frame(image)
+    if source is not None and kind_of(source) != kind:
+        source = None
     if kind == DICOM:
-        source, frame = (None, None) if image is None else split_frame(image)
-        is_dicom = source is not None and kind_of(source) == DICOM
-        return read_segmentation(file, source if is_dicom else None, frame)
-    return read_nifti_mask(file, number) if kind == NIFTI else read_picture_mask(file, number)
+        return read_segmentation(file, source, frame)
+    return read_nifti_mask(file, number, source) if kind == NIFTI else read_picture_mask(file, number)
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
-    """Return how many frames a file holds by its header; no pixel is decoded.
+    """Return how many frames can be read of a file: what its header claims and what it holds must agree.
+
+    No picture is decoded.
 
     Raises:
-        InputError: the header can not be read.
+        InputError: the header can not be read, or they do not agree.
+        NotAnImageError: as `read_image`.
     """
     file, named = split_frame(path)
     if named is not None:
         return 1
-    return {DICOM: count_dicom_frames, NIFTI: count_nifti_frames, PICTURE: count_picture_frames}[kind_of(file)](file)
+    count = {DICOM: count_dicom_frames, NIFTI: count_nifti_frames, PICTURE: count_picture_frames}[_image_kind(file)]
+    return count(file)
+
+
+def _image_kind(path: str) -> str:
+    """`kind_of`, once it is known that the file is no macOS side file.
+
+    Raises:
+        NotAnImageError: it is one.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_side_file = file.read(4) == _APPLE_DOUBLE
+    except (OSError, ValueError):
+        is_side_file = False  # the readers say what is wrong with it
+    if is_side_file:
+        reason = "is a side file of macOS (AppleDouble), not an image"
+        raise NotAnImageError(path, reason, "leave it out", "side files of macOS")
+    return kind_of(path)
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

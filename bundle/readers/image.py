@@ -17,6 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bundle.errors import InputError
 
+from .depth import scale_integers, scale_unknown_range
+from .masks import lesion_of, lesion_of_colours
 from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -25,12 +27,13 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 COLOUR_DIFFERENCE = 16
 """Channels that differ by more than this show colour; below it, it is the chroma noise of a JPEG."""
 
-EMPTY_JPEG_MASK = 64
-"""A JPEG mask that stays below this is black with compression noise: nothing in it is a lesion."""
-
 # Every damaged tag would be a line on the screen.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
+_FLAT_ROWS = 16
+"""Two blocks of a JPEG."""
+
+_MAP = "give the grey PNG that the segmentation wrote"
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC_INTERPRETATION = 262
 
@@ -38,8 +41,8 @@ _PHOTOMETRIC_INTERPRETATION = 262
 def read_picture(path: str, frame: int | None = None) -> UltrasoundImage:
     """Read one image as grey (H, W), float32 in [0, 255]; EXIF orientation is applied, transparency is ignored.
 
-    Colour becomes luma (ITU-R BT.601); 16 bits are scaled by 255 / 65535. The spacing is None: the dots per inch of
-    these formats describe print, not tissue.
+    Colour becomes luma (ITU-R BT.601); 16 bits are scaled by the depth that their values use, see `depth`. The spacing
+    is None: the dots per inch of these formats describe print, not tissue.
 
     Raises:
         InputError: the file is missing, empty, truncated, too large or no image of a known format; or it holds several
@@ -47,14 +50,18 @@ def read_picture(path: str, frame: int | None = None) -> UltrasoundImage:
     """
     image, frames, warnings = _decode(path, frame)
     if image.mode in ("I", "F"):
-        pixels = scale_unknown_range(path, np.asarray(image))
+        pixels, notes = scale_unknown_range(path, np.asarray(image))
+        warnings += notes
     elif image.mode.startswith("I;16"):
-        pixels = np.asarray(image, dtype=np.float64) * (255.0 / 65535.0)
+        pixels, notes = scale_integers(np.asarray(image), 16)
+        warnings += notes
     elif image.mode in ("1", "L"):
         pixels = np.asarray(image.convert("L"))
     else:
         pixels, notes = to_grey(image)
         warnings += notes
+    if image.format in ("JPEG", "MPO"):
+        warnings += describe_flat_end(np.asarray(image.convert("L")))
     number = (frame or 0) if frames > 1 else None
     return UltrasoundImage(pixels.astype(np.float32), None, tuple(warnings), frame=number, frames=frames)
 
@@ -79,41 +86,58 @@ def to_grey(image: Image.Image, box: tuple[int, int, int, int] | None = None) ->
     return pixels, [f"{coloured:.2%} of the pixels are coloured: a drawn overlay or Doppler may hide tissue"]
 
 
+def describe_flat_end(pixels: np.ndarray) -> list[str]:
+    """The warning for a JPEG (H, W) uint8 whose last rows are of one grey: so libjpeg fills what was cut off.
+
+    It says so to nobody, if only the end marker is there. Black or white ends are parts of many pictures.
+    """
+    last = int(pixels[-1, -1])
+    same = (pixels == last).all(axis=1)
+    rows = len(same) if same.all() else int(np.argmin(same[::-1]))
+    if not (_FLAT_ROWS <= rows < len(same)) or last <= COLOUR_DIFFERENCE or last >= 255 - COLOUR_DIFFERENCE:
+        return []
+    return [f"its last {rows} rows are of one grey: the JPEG data may have been cut short, check the picture"]
+
+
+def read_fractions(path: str) -> np.ndarray:
+    """Read a grey map as (H, W) float32 in [0, 1] of the file's full depth: there a dark map means low values.
+
+    Raises:
+        InputError: as `read_picture`; or it is coloured.
+    """
+    image, _, _ = _decode(path, None)
+    if image.mode.startswith("I;16"):
+        return np.asarray(image, dtype=np.float32) / 65535
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"), dtype=np.float32) / 255
+    if image.mode in ("I", "F"):
+        raise InputError(path, "is no probability map: of values of 32 bits the range is not known", _MAP)
+    pixels, notes = to_grey(image)
+    if notes:
+        raise InputError(path, f"is no probability map: {notes[0]}", _MAP)
+    return pixels.astype(np.float32) / 255
+
+
 def read_picture_mask(path: str, frame: int | None = None) -> np.ndarray:
-    """Read one lesion mask as bool (H, W): True where a value is above half of the mask's own maximum.
+    """Read one lesion mask as bool (H, W): label maps, masks of one value, soft masks; see `masks.lesion_of`.
 
     So masks of 0/1, 0/255, 0/65535 and palettes read alike. A mask drawn in the alpha channel alone (constant colour)
     is taken from there.
 
     Raises:
-        InputError: as `read_picture`.
+        InputError: as `read_picture`; or its values are no mask's.
     """
     image, _, _ = _decode(path, frame)
+    is_jpeg = image.format in ("JPEG", "MPO")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.float64)
-    elif image.mode in ("1", "L"):
-        values = np.asarray(image.convert("L"))
-    else:
-        channels = np.asarray(image.convert("RGBA"))
-        # The brightest channel, since the luma of blue is too low to stand beside red in one mask.
-        values, alpha = channels[..., :3].max(axis=2), channels[..., 3]
-        if np.ptp(values) == 0 and np.ptp(alpha) > 0:
-            values = alpha
-    return mask_of(path, values, EMPTY_JPEG_MASK if image.format == "JPEG" else 0)
-
-
-def mask_of(path: str, values: np.ndarray, empty: float = 0) -> np.ndarray:
-    """Return values (H, W) as a mask: True above half of their maximum; all False where that is below `empty`.
-
-    Raises:
-        InputError: a value is not finite.
-    """
-    if not np.isfinite(values).all():
-        raise InputError(path, "the mask has values that are not finite", CONVERT)
-    highest = float(values.max())
-    if highest <= 0 or highest < empty:
-        return np.zeros(values.shape, dtype=bool)
-    return values > highest / 2
+        return lesion_of(path, np.asarray(image))
+    if image.mode in ("1", "L"):
+        return lesion_of(path, np.asarray(image.convert("L")), is_jpeg)
+    channels = np.asarray(image.convert("RGBA"))
+    colours, alpha = channels[..., :3], channels[..., 3]
+    if np.ptp(colours.reshape(-1, 3), axis=0).max() == 0 and np.ptp(alpha) > 0:
+        return lesion_of(path, alpha)
+    return lesion_of_colours(path, colours, is_jpeg)
 
 
 def read_colours(path: str | os.PathLike[str]) -> np.ndarray:
@@ -144,7 +168,9 @@ def _decode(path: str, frame: int | None) -> tuple[Image.Image, int, list[str]]:
         if number:
             image.seek(number)
         _check_before_decoding(path, image)
+        is_deep = _is_deep_colour(image)
         image.load()
+        _check_deep_colour(path, image, is_deep)
         upright, warnings = _upright(image)
         return upright, frames, warnings
 
@@ -154,7 +180,8 @@ def _opened(path: str) -> Iterator[Image.Image]:
     """The file as a lazy image; whatever goes wrong inside becomes one InputError."""
     n_bytes = check_file(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Given a file and not its name, Pillow does not map it into memory: so it tears a TIFF that lies on its side.
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
             _check_size(path, image)
             yield image
     except InputError:
@@ -190,6 +217,26 @@ def _check_before_decoding(path: str, image: Image.Image) -> None:
         raise InputError(path, "a TIFF of more than 8 bits whose zero is white", CONVERT)
 
 
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether a lazy image has more channels than one, of 16 bits, of which Pillow gives the upper 8."""
+    return image.mode not in ("I", "F", "L", "1") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _check_deep_colour(path: str, image: Image.Image, is_deep: bool) -> None:
+    """Refuse deep colour whose values use the lower bits alone: little is left of them.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not is_deep or image.mode.startswith("I;16"):
+        return
+    channels = [np.asarray(channel) for channel in image.split()]
+    highest = max((int(channel.max()) for channel in channels if channel.min() < 255), default=255)  # no opaque alpha
+    if highest < 64:
+        reason = f"holds colour of 16 bits whose values end at {highest} of 255: they use fewer bits than the file"
+        raise InputError(path, reason, CONVERT)
+
+
 def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
     notes: list[str] = []
     try:
@@ -199,18 +246,6 @@ def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
         upright = image.copy()
         notes.append(f"the EXIF block is damaged ({error}): the image is taken as it is stored")
     upright.format = image.format
+    if upright.mode in ("RGBA", "LA", "PA") and len(set(upright.getchannel("A").getextrema())) > 1:
+        notes.append("parts of it are transparent: they are taken as they are stored, and may look different elsewhere")
     return upright, notes
-
-
-def scale_unknown_range(path: str, values: np.ndarray) -> np.ndarray:
-    """Map values whose range no header tells to [0, 255], by the smallest usual range that holds them.
-
-    Raises:
-        InputError: they are no grey values of 8 or 16 bits.
-    """
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        reason = f"its values from {values.min():g} to {values.max():g} are no grey values of 8 or 16 bits"
-        raise InputError(path, reason, CONVERT)
-    if values.dtype.kind == "f" and values.max() <= 1:
-        return values * 255.0
-    return values if values.max() <= 255 else values * (255.0 / 65535.0)

@@ -1,17 +1,97 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring a mask to the size of its image, for datasets whose masks were exported at another one."""
+"""What of a mask file is lesion: label maps, masks of one value, soft masks; and masks of another size than the image.
+
+A label map and a soft mask are told apart, since half of the highest value would lose labels in silence.
+"""
 
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 from PIL import Image
 
 from bundle.errors import InputError
 
+from .ultrasound import CONVERT
+
 MAX_STRETCH = 1.25
 """By how much the ratio of height to width may change; beyond it the mask is another image's, or was cropped."""
+
+MAX_LABEL = 15
+"""The highest label of a label map, 255 aside: 16 values with the background."""
+
+EMPTY_JPEG_MASK = 64
+"""A JPEG mask that stays below this is black with compression noise: nothing in it is a lesion."""
+
+_FLAT = 0.3
+"""Of the middle values, may continue in a soft mask: in 233 real masks that went through JPEG it is 0.15 at most."""
+
+_MEND = f"give the lesion one value and the rest 0, or labels from 1 to {MAX_LABEL}"
+
+
+class MaskWarning(UserWarning):
+    """A mask that is read, and may not mean what it was read as."""
+
+
+def lesion_of(path: str, values: np.ndarray, is_jpeg: bool = False) -> np.ndarray:
+    """Return the lesion, (H, W) bool, of a mask's values (H, W).
+
+    One value besides 0: it is the lesion. Whole numbers up to `MAX_LABEL`: every label is lesion, and so is 255 beside
+    them, with a `MaskWarning`. Other masks are soft if their middle values are ramps rather than areas, or fractions:
+    lesion is above half of the maximum. JPEG masks are soft, and empty below `EMPTY_JPEG_MASK`.
+
+    Raises:
+        InputError: a value is negative or not finite, or the values are neither labels nor soft.
+    """
+    if not np.isfinite(values).all():
+        raise InputError(path, "the mask has values that are not finite", CONVERT)
+    highest = float(values.max())
+    if is_jpeg:
+        return np.asarray(values > highest / 2) if highest >= EMPTY_JPEG_MASK else np.zeros(values.shape, dtype=bool)
+    levels = np.unique(values)
+    if all(values[row, column] > highest / 2 for row in (0, -1) for column in (0, -1)) and highest > 0:
+        reason = "the mask covers all four corners of the picture, which no lesion does: is it inverted?"
+        warnings.warn(f"{path}: {reason}", MaskWarning, stacklevel=3)
+    lesion = levels[levels != 0]
+    if levels[0] < 0:
+        raise InputError(path, f"the mask holds {_listed(levels)}: negative values", _MEND)
+    if len(lesion) < 2:
+        return values != 0
+    if not (levels % 1 == 0).all():
+        return np.asarray(values > highest / 2)
+    labels = lesion[lesion != 255]
+    if labels.max() <= MAX_LABEL:
+        if len(labels) < len(lesion):
+            reason = f"the mask holds 255 beside {_listed(labels)}: all are taken as lesion; check what 255 means"
+            warnings.warn(f"{path}: {reason}", MaskWarning, stacklevel=3)
+        return values != 0
+    if _has_areas((values > 0) & (values < highest), values):
+        reason = f"the mask holds {_listed(levels)}: neither the labels of a label map nor one lesion value"
+        raise InputError(path, reason, _MEND)
+    return np.asarray(values > highest / 2)
+
+
+def lesion_of_colours(path: str, colours: np.ndarray, is_jpeg: bool = False) -> np.ndarray:
+    """Return the lesion, (H, W) bool, of a coloured mask (H, W, 3) uint8: every colour but black is lesion.
+
+    Grey is read as `lesion_of` reads it; so is the brightest channel of more colours than a label map has.
+
+    Raises:
+        InputError: as `lesion_of`; or several colours stand on a background that is not black.
+    """
+    brightest = colours.max(axis=2)  # the luma of blue is too low to stand beside red in one mask
+    if is_jpeg or not (colours != brightest[..., None]).any():
+        return lesion_of(path, brightest, is_jpeg)
+    codes = np.unique(colours.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32))
+    if len(codes) > MAX_LABEL + 1:
+        return lesion_of(path, brightest)
+    if codes[0] != 0 and len(codes) > 1:
+        named = ", ".join(f"#{code:06x}" for code in codes)
+        reason = f"the mask has the colours {named} and none is black: which one is the background is not known"
+        raise InputError(path, reason, "make the background black")
+    return brightest > 0
 
 
 def fit_mask(path: str | os.PathLike[str], mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -34,3 +114,15 @@ def fit_mask(path: str | os.PathLike[str], mask: np.ndarray, shape: tuple[int, i
     # Pillow's bilinear filter covers the area of a pixel when it shrinks, and half is its level on an edge.
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(grey) >= 128
+
+
+def _has_areas(middle: np.ndarray, values: np.ndarray) -> bool:
+    """Whether middle values continue to the right and below: areas of a label, not a soft edge."""
+    inner = middle[:-1, :-1]
+    flat = (values[:-1, :-1] == values[:-1, 1:]) & (values[:-1, :-1] == values[1:, :-1])
+    return bool(inner.any() and flat[inner].mean() > _FLAT)
+
+
+def _listed(levels: np.ndarray) -> str:
+    shown = [f"{level:g}" for level in levels[:12]]
+    return f"the value{'s' if len(levels) > 1 else ''} {', '.join(shown)}{', …' if len(levels) > 12 else ''}"

@@ -3,7 +3,8 @@
 
 The convention: the first axis of the file counts columns from left to right, the second rows from top to bottom, as
 ITK, SimpleITK and MONAI store a picture. A frame of hand-held ultrasound has no orientation in the patient, so the
-signs and the rotation of the affine are not used; its voxel sizes are.
+signs and the rotation of the affine are not used; its voxel sizes are. What is known of other writers, such as
+dcm2niix, stands in `nifti_layout`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import gzip
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,17 +21,20 @@ from PIL import Image
 
 from bundle.errors import InputError
 
-from .dicom import MAX_FRAMES, open_or_refuse
-from .image import mask_of, scale_unknown_range, to_grey
-from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame, plain
-
-MAX_NIFTI_BYTES = 400_000_000
-"""Of the uncompressed content, by the header: to reach a slice, all before it is inflated and dropped."""
+from .depth import scale_unknown_range
+from .dicom import open_or_refuse
+from .image import to_grey
+from .masks import lesion_of, lesion_of_colours
+from .nifti_layout import Layout, layout_of, stored_upside_down
+from .ultrasound import CONVERT, REPLACE, UltrasoundImage, check_file, choose_frame, plain
 
 GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SPACING_RANGE_MM = (0.001, 5.0)
+
+_ALIKE, _UNLIKE = 0.9, 0.5
+"""Shares of the lit pixels that agree in all planes: above the first they are colours, below the second frames."""
 
 
 def is_nifti(start: bytes) -> bool:
@@ -40,6 +45,8 @@ def is_nifti(start: bytes) -> bool:
 def read_nifti(path: str, frame: int | None = None) -> UltrasoundImage:
     """Read one slice as grey (H, W), float32 in [0, 255].
 
+    Colour becomes luma: NIfTI's RGB24 and RGBA32, a vector of 3 or 4 values per pixel, or colours as the last axis.
+
     Args:
         path: the file.
         frame: the slice, from 0, where there are several.
@@ -49,41 +56,65 @@ def read_nifti(path: str, frame: int | None = None) -> UltrasoundImage:
             known range; or several slices and none is named.
     """
     with _opened(path) as (header, stream):
-        values, frames = _read_slice(path, header, stream, frame)
-        spacing, warnings = _spacing(header)
-    if values.dtype.fields:
-        channels = np.stack([values[name] for name in ("R", "G", "B")], axis=-1)
-        pixels, notes = to_grey(Image.fromarray(np.ascontiguousarray(channels), "RGB"))
-        warnings += notes
+        layout = _settled(path, header, stream)
+        number = choose_frame(path, layout.frames, frame)
+        values = _read_slice(path, header, stream, layout, number)
+        spacing, warnings = _spacing(header, layout)
+    if values.ndim == 3:
+        if values.dtype != np.uint8:
+            values, notes = scale_unknown_range(path, values)
+            warnings += notes
+        pixels, notes = to_grey(Image.fromarray(np.ascontiguousarray(np.rint(values), dtype=np.uint8), "RGB"))
     else:
-        pixels = scale_unknown_range(path, values)
-    number = None if frames == 1 else frame
+        pixels, notes = scale_unknown_range(path, values)
     return UltrasoundImage(
-        np.ascontiguousarray(pixels, dtype=np.float32), spacing, tuple(warnings), frame=number, frames=frames
+        np.ascontiguousarray(pixels, dtype=np.float32),
+        spacing,
+        (*layout.notes, *warnings, *notes),
+        frame=None if layout.frames == 1 else number,
+        frames=layout.frames,
     )
 
 
-def read_nifti_mask(path: str, frame: int | None = None) -> np.ndarray:
-    """Read one slice as a mask, bool (H, W): True above half of its maximum.
+def read_nifti_mask(path: str, frame: int | None = None, image: str | None = None) -> np.ndarray:
+    """Read one slice as a mask, bool (H, W); what of its values is lesion: see `masks.lesion_of`.
+
+    Args:
+        path: the file.
+        frame: the slice, from 0, where there are several.
+        image: NIfTI file that the mask was drawn on: the mask is turned as the image is, whatever its own header says.
 
     Raises:
-        InputError: as `read_nifti`.
+        InputError: as `read_nifti`; or its values are no mask's.
     """
+    turned = image is not None and is_upside_down(image)
     with _opened(path) as (header, stream):
-        values, _ = _read_slice(path, header, stream, frame)
-    if values.dtype.fields:
-        values = np.stack([values[name] for name in ("R", "G", "B")]).max(axis=0)
-    return mask_of(path, values)
+        layout = _settled(path, header, stream, alike=1.0, unlike=1.0)
+        number = choose_frame(path, layout.frames, frame)
+        values = _read_slice(path, header, stream, layout, number)
+    if turned and not layout.upside_down:
+        values = values[::-1]
+    return lesion_of(path, values) if values.ndim == 2 else lesion_of_colours(path, values)
 
 
-def count_nifti_frames(path: str) -> int:
-    """Return the number of slices by the header.
+def is_upside_down(path: str) -> bool:
+    """Whether a NIfTI file holds its rows from the bottom up, as dcm2niix writes ultrasound.
 
     Raises:
         InputError: as `read_nifti`.
     """
     with _opened(path) as (header, _):
-        return _shape(path, header)[2]
+        return stored_upside_down(header)
+
+
+def count_nifti_frames(path: str) -> int:
+    """Return the number of slices by the header; three or four are looked at, since they may be colours.
+
+    Raises:
+        InputError: as `read_nifti`.
+    """
+    with _opened(path) as (header, stream):
+        return _settled(path, header, stream).frames
 
 
 @contextlib.contextmanager
@@ -113,52 +144,63 @@ def _opened(path: str) -> Iterator[tuple[Any, BinaryIO]]:
             raise InputError(path, f"is no readable NIfTI file ({reason})", REPLACE) from error
 
 
-def _shape(path: str, header: Any) -> tuple[int, int, int]:
-    """Return rows, columns and slices, all within the limits."""
-    shape = [int(length) for length in header.get_data_shape()]
-    columns, rows, *others = [*shape, *[1] * (2 - len(shape))]
-    frames = int(np.prod(others, dtype=object)) if others else 1
-    if min(rows, columns, frames) < 1 or sum(length > 1 for length in others) > 1:
-        raise InputError(path, f"has the shape {shape}, not that of an image or a stack of images", CONVERT)
-    if rows * columns > MAX_PIXELS:
-        reason = f"{rows}×{columns} pixels are more than the limit of {MAX_PIXELS / 1e6:.0f} Mpx"
-        raise InputError(path, reason, SCALE_DOWN)
-    offset = float(header["vox_offset"])
-    if not 348 <= offset <= MAX_NIFTI_BYTES:
-        raise InputError(path, f"says that its pixels begin at byte {offset:g}", REPLACE)
-    n_bytes = rows * columns * frames * header.get_data_dtype().itemsize + int(offset)
-    if frames > MAX_FRAMES or n_bytes > MAX_NIFTI_BYTES:
-        reason = f"claims {frames} slices, {n_bytes / 1e6:.0f} MB; the limit is {MAX_NIFTI_BYTES / 1e6:.0f} MB"
-        raise InputError(path, reason, "save the wanted slice as a file of its own")
-    return rows, columns, frames
+def _settled(path: str, header: Any, stream: BinaryIO, alike: float = _ALIKE, unlike: float = _UNLIKE) -> Layout:
+    """The layout, once it is known whether three or four planes are frames or the colours of one picture.
+
+    Colours of a picture of grey tissue agree in nearly all pixels; the frames of a cine differ in their speckle. Masks
+    of several slices may agree in much, so there only equal planes are colours.
+
+    Raises:
+        InputError: they are neither.
+    """
+    layout = layout_of(path, header)
+    if not layout.may_be_colours:
+        return layout
+    first = [_read_slice(path, header, stream, layout, number) for number in range(3)]
+    lit = np.maximum(np.maximum(first[0], first[1]), first[2]) > 0
+    same = (first[0] == first[1]) & (first[1] == first[2])
+    share = float(same[lit].mean()) if lit.any() else 1.0
+    if share >= alike:
+        return layout.with_colours()
+    if share > unlike:
+        reason = f"in its {layout.frames} slices {share:.0%} of the pixels agree: it is not told if they are colours"
+        raise InputError(path, reason, "save it as RGB (a vector of 3), or its frames as files of their own")
+    return replace(
+        layout, notes=(*layout.notes, f"its axis of length {layout.frames} is taken for frames, not colours")
+    )
 
 
-def _read_slice(path: str, header: Any, stream: BinaryIO, frame: int | None) -> tuple[np.ndarray, int]:
-    """Read one slice (H, W), scaled as the header says, and how many there are."""
-    rows, columns, frames = _shape(path, header)
-    number = choose_frame(path, frames, frame)
+def _read_slice(path: str, header: Any, stream: BinaryIO, layout: Layout, frame: int) -> np.ndarray:
+    """Read one slice, (H, W) or RGB (H, W, 3), upright, scaled as the header says."""
     dtype = header.get_data_dtype()
-    if dtype.kind not in "biuf" and not dtype.fields:
-        raise InputError(path, f"has values of the type {dtype}", CONVERT)
-    wanted = rows * columns * dtype.itemsize
-    stream.seek(int(header["vox_offset"]) + number * wanted)
+    planes = [_read_plane(path, header, stream, layout, plane) for plane in layout.planes_of(frame)]
+    if dtype.fields:
+        planes = [planes[0][name] for name in ("R", "G", "B")]
+    values = planes[0] if len(planes) == 1 else np.stack(planes[:3], axis=-1)
+    slope, intercept = header.get_slope_inter()
+    # A slope of 1 keeps whole numbers whole: masks and 8-bit images come out as they were put in.
+    if not dtype.fields and slope is not None and (slope, intercept or 0.0) != (1.0, 0.0):
+        values = values * slope + (intercept or 0.0)
+    return values[::-1] if layout.upside_down else values
+
+
+def _read_plane(path: str, header: Any, stream: BinaryIO, layout: Layout, plane: int) -> np.ndarray:
+    dtype = header.get_data_dtype()
+    wanted = layout.rows * layout.columns * dtype.itemsize
+    stream.seek(int(header["vox_offset"]) + plane * wanted)
     data = stream.read(wanted)
     if len(data) < wanted:
         raise InputError(path, f"holds {len(data)} bytes of a slice where its header claims {wanted}", REPLACE)
-    values = np.frombuffer(data, dtype=dtype).reshape(rows, columns)
-    slope, intercept = header.get_slope_inter()
-    if dtype.fields or slope is None:
-        return values, frames
-    # A slope of 1 keeps whole numbers whole: masks and 8-bit images come out as they were put in.
-    return (values if (slope, intercept or 0.0) == (1.0, 0.0) else values * slope + (intercept or 0.0)), frames
+    return np.frombuffer(data, dtype=dtype).reshape(layout.rows, layout.columns)
 
 
-def _spacing(header: Any) -> tuple[tuple[float, float] | None, list[str]]:
+def _spacing(header: Any, layout: Layout) -> tuple[tuple[float, float] | None, list[str]]:
     """The (row, column) spacing in mm, and what is doubtful about it."""
     from nibabel.affines import voxel_sizes
 
-    column, row = (float(size) for size in voxel_sizes(header.get_best_affine())[:2])
-    zooms = [float(zoom) for zoom in header.get_zooms()[:2]]
+    axes = list(layout.axes)
+    column, row = (float(size) for size in voxel_sizes(header.get_best_affine())[axes])
+    zooms = [float(zoom) for zoom in np.asarray(header["pixdim"])[1:4][axes]]
     if np.allclose((column, row), 1.0):
         return None, []  # what every converter writes when it knows no spacing
     if not np.allclose(zooms, (column, row), rtol=0.01):

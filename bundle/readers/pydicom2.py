@@ -7,8 +7,7 @@ Its decoders differ, so fewer transfer syntaxes are read there: uncompressed, RL
 from __future__ import annotations
 
 import io
-import itertools
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _RLE = "1.2.840.10008.1.2.5"
-_PILLOW = {"1.2.840.10008.1.2.4.50": "JPEG", "1.2.840.10008.1.2.4.90": "JPEG2000", "1.2.840.10008.1.2.4.91": "JPEG2000"}
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _PIXEL_KEYS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -34,7 +33,7 @@ def has_decoders() -> bool:
 
 
 def lookup_tables() -> Any:
-    """The module with `apply_modality_lut`, `apply_voi_lut` and `apply_color_lut`."""
+    """The module with `apply_modality_lut`, `apply_voi_lut`, `apply_color_lut` and `convert_color_space`."""
     if has_decoders():
         from pydicom.pixels import processing
 
@@ -52,52 +51,54 @@ def encoding_of(header: Dataset) -> tuple[bool, bool]:
     return bool(header.is_implicit_VR), bool(header.is_little_endian)
 
 
-def encapsulated_frame(content: BinaryIO, number: int, frames: int) -> bytes:
-    """Take one compressed frame out of a file that is positioned at its pixel element's value."""
-    from pydicom.encaps import generate_pixel_data_frame
+def pixel_elements(header: Dataset) -> Dataset:
+    """What a header says of a single frame's pixels, as a dataset of its own."""
+    from pydicom.dataset import Dataset
 
-    found = itertools.islice(generate_pixel_data_frame(content.read(), frames), number, None)
-    return next(iter(found))
+    alone = Dataset()
+    for key in _PIXEL_KEYS:
+        if key in header:
+            alone.add(header[key])
+    return alone
 
 
-def decode_alone(path: str, header: Dataset, data: bytes, syntax: str) -> tuple[np.ndarray, str]:
-    """Decode one frame: (H, W) or RGB (H, W, 3), and what it is.
+def ybr_to_rgb(values: np.ndarray) -> np.ndarray:
+    """Convert YBR_FULL (H, W, 3) uint8 to RGB."""
+    return np.asarray(lookup_tables().convert_color_space(values, "YBR_FULL", "RGB"))
+
+
+def decode_alone(path: str, header: Dataset, data: bytes, syntax: str, photometric: str) -> tuple[np.ndarray, str]:
+    """Decode one frame: its samples as they are stored, (H, W) or (H, W, 3), and what they are.
 
     Args:
         path: for errors.
         header: of the file.
         data: the frame, as it is stored.
         syntax: transfer syntax.
+        photometric: what the samples are taken for.
 
     Raises:
         InputError: a syntax that is not read with this version of pydicom.
     """
-    photometric = str(header.PhotometricInterpretation)
-    if syntax in _PILLOW:
-        with Image.open(io.BytesIO(data), formats=(_PILLOW[syntax],)) as image:
+    if syntax in _JPEG_2000:
+        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
             values = np.asarray(image if header.SamplesPerPixel == 1 else image.convert("RGB"))
-        if values.dtype != np.uint8 or (_PILLOW[syntax] == "JPEG" and photometric == "RGB"):
+        if values.dtype != np.uint8:
             raise _unread(path, syntax)
         return values, photometric if header.SamplesPerPixel == 1 else "RGB"
     if syntax != _RLE and syntax.startswith("1.2.840.10008.1.2.4."):
         raise _unread(path, syntax)
-    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.dataset import FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.pixel_data_handlers.util import convert_color_space
 
-    alone = Dataset()
-    for key in _PIXEL_KEYS:
-        if key in header:
-            alone.add(header[key])
+    alone = pixel_elements(header)
+    alone.PhotometricInterpretation = photometric
     alone.file_meta = FileMetaDataset()
     alone.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
     alone.is_implicit_VR, alone.is_little_endian = encoding_of(header)
     alone.PixelData = encapsulate([data]) if syntax == _RLE else data
     alone["PixelData"].is_undefined_length = syntax == _RLE
-    values = alone.pixel_array
-    if photometric.startswith("YBR_FULL"):
-        values, photometric = convert_color_space(values, "YBR_FULL", "RGB"), "RGB"
-    return values, photometric
+    return alone.pixel_array, photometric
 
 
 def _unread(path: str, syntax: str) -> InputError:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.errors import InputError
 from bundle.training.steps import Step
 
 SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
@@ -158,6 +159,25 @@ def _plan_classifier(
             needs=(folder / "model_classifier.pt",),
         ),
     ]
+
+
+def require_data_unchanged(dataset_dir: Path, output_dir: Path) -> None:
+    """Refuse to go on with a chain whose data are not what its finished steps have seen.
+
+    Raises:
+        UserError: the dataset gained or lost files, or one has another content.
+    """
+    prepared = sorted((output_dir / "prepared").glob("*/cases.json"))
+    if not prepared:
+        return
+    from bundle.data.prepare import require_current  # which takes seconds to import, where there is nothing to compare
+
+    for cases in prepared:
+        try:
+            require_current(dataset_dir, cases.parent)
+        except InputError as error:
+            mend = f"give another --output_dir, or delete {output_dir} to have all steps made anew"
+            raise InputError(error.path, error.reason, mend) from error
 
 
 def _configs(*names: str | None) -> tuple[str, str]:

@@ -45,6 +45,8 @@ class ForMonaiLabeld(MapTransform):
         for key in self.key_iterator(out):
             mask = torch.as_tensor(out[key])[0].T.contiguous().to(torch.uint8)
             if extension in VOLUMES:
+                if _is_upside_down(str(out["image_path"])):
+                    mask = mask.flip(1)  # back to the order of the file that the client lays it over
                 mask = MetaTensor(mask[..., None], affine=torch.from_numpy(_affine_of(str(out["image_path"]))))
             image.meta["spatial_shape"] = np.asarray(mask.shape)
             out[key] = mask
@@ -57,6 +59,12 @@ def result_extension(request: Mapping[Any, Any]) -> str:
         if name:
             return next((volume for volume in VOLUMES if str(name).lower().endswith(volume)), ".png")
     return ".png"
+
+
+def _is_upside_down(path: str) -> bool:
+    from bundle.readers import NIFTI, is_upside_down, kind_of
+
+    return kind_of(path) == NIFTI and is_upside_down(path)
 
 
 def _affine_of(path: str) -> np.ndarray:

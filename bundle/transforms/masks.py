@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bundle.errors import InputError
-from bundle.readers import read_image, read_mask
+from bundle.readers import read_mask
+from bundle.readers.image import read_fractions
 from bundle.readers.masks import fit_mask
 
 
@@ -19,11 +20,7 @@ def read_probability(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         InputError: the file can not be used, or is coloured, as an overlay is.
     """
-    image = read_image(path)
-    if image.warnings:
-        mend = "give the grey PNG that the segmentation wrote"
-        raise InputError(path, f"is no probability map: {'; '.join(image.warnings)}", mend)
-    return image.pixels / 255
+    return read_fractions(os.fspath(path))
 
 
 def merge_masks(

@@ -243,7 +243,7 @@ def test_maps_that_another_segmenter_made_are_refused(world: World) -> None:
     with pytest.raises(InputError, match="holds the maps of another segmenter"):
         world.datalist()
     (world.maps / "segmenter.json").unlink()
-    with pytest.raises(InputError, match="nothing tells which segmenter made the maps; segment again"):
+    with pytest.raises(InputError, match="nothing tells which segmenter made the maps; segment the images"):
         world.datalist()
 
 

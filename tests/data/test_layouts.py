@@ -125,7 +125,7 @@ def breast(tmp_path: Path) -> Path:
             head,
             (1, "case001.png", "case001_tumor.png", None, 0.0071, "benign"),
             (2.0, "case002.png", "case002_tumor1.png&case002_tumor2.png", "case002_other1.png", 0.0071, "Malignant"),
-            (3, "case003.png", None, None, 0.0071, "normal"),
+            (3, "case003.png", None, None, 7.1, "normal"),
             (4, "case004.png", "case004_tumor.png", None, 0.0071, "benign"),
             (5, "case005.png", None, None, 0.0071, "cyst"),
         ],
@@ -143,6 +143,11 @@ def test_breast_reads_its_workbook_and_rgba_images(breast: Path) -> None:
     }
     assert checked.source == "breast"
     assert checked.cases[0].details["pixel_size"] == "0.0071"
+
+
+def test_breasts_pixel_size_is_centimetres(breast: Path) -> None:
+    checked = check_dataset(breast, skip_bad=True)
+    assert [case.details.get("spacing_mm") for case in checked.cases] == ["0.071", "0.071", None]
 
 
 def test_breast_names_what_does_not_fit(breast: Path) -> None:

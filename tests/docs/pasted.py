@@ -7,7 +7,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import warm
 
 Block = tuple[str, str, bool]
 """Language, text, and whether it is to be run: not below `<!-- not run: reason -->`."""
@@ -30,14 +33,20 @@ def check_block(language: str, code: str, where: str) -> None:
 
 def run_block(language: str, code: str, place: Path, bundle: Path, **variables: str) -> str:
     """Run a block in a folder with the variables that the pages name; return what it printed."""
+    with tempfile.TemporaryDirectory() as folder, warm.python_in(Path(folder)):
+        path = os.pathsep.join((folder, str(Path(sys.executable).parent), os.environ["PATH"]))
+        return _run_block(language, code, place, bundle, path, variables)
+
+
+def _run_block(language: str, code: str, place: Path, bundle: Path, path: str, variables: dict[str, str]) -> str:
     environment = {
         **{key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
         **{"BUNDLE": str(bundle), "PYTHONPATH": str(bundle), "OMP_NUM_THREADS": "1"},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": path,
         **variables,
     }
     (place / "block").write_text(code)
-    command = [sys.executable, "block"] if language == "python" else ["bash", "-e", "block"]
+    command = ["python", "block"] if language == "python" else ["bash", "-e", "block"]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     (place / "block").unlink()
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -13,11 +13,13 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from PIL import Image
 
+from bundle.data.check import array_sha256
 from bundle.data.folder import list_images
 from bundle.data.names import output_name
 from bundle.files import sha256_of
 from bundle.networks.weights import write_weights
 from bundle.outputs.handler import WriteMasks
+from bundle.readers import read_image
 
 THRESHOLD = 0.35
 
@@ -106,9 +108,12 @@ def test_the_name_tells_the_image_that_it_belongs_to(image: str, name: str) -> N
     assert output_name(Path("data") / image, Path("data")) == Path(name)
 
 
-def test_the_maps_say_which_segmenter_made_them(dataset: Path, tmp_path: Path) -> None:
+def test_the_maps_say_which_segmenter_made_them_of_which_pixels(dataset: Path, tmp_path: Path) -> None:
     _run(dataset, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "segmenter.json").read_text())
+    pixels = record.pop("pixels")
+    assert pixels["a.png"] == array_sha256(read_image(dataset / "a.png").pixels)[:16]
+    assert len(pixels) == 4
     assert record == {"sha256": sha256_of(tmp_path / "model.pt"), "threshold": THRESHOLD}
 
 

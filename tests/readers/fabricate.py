@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clinical files that tests make for themselves: small ultrasound DICOM of every kind, DICOM SEG and NIfTI."""
+"""Clinical files that tests make for themselves: small ultrasound DICOM of every kind, DICOM SEG and NIfTI.
+
+`speckle` is a picture like a scan's: grey, noisy, with a lesion.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,17 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 US_IMAGE, US_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+def speckle(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
+    """Grey (H, W) uint8 of speckle with a dark ellipse, elsewhere for another seed, and one white corner."""
+    rng = np.random.default_rng(seed)
+    noise = rng.rayleigh(1.0, (height // 2 + 1, width // 2 + 1)).repeat(2, 0).repeat(2, 1)[:height, :width]
+    rows, columns = np.mgrid[:height, :width]
+    inside = ((rows / height - 0.3 - 0.08 * seed) / 0.2) ** 2 + ((columns / width - 0.5) / 0.2) ** 2 < 1
+    grey = np.clip(noise * np.where(inside, 15, 75), 0, 255).astype(np.uint8)
+    grey[:2, :2] = 255
+    return grey
 
 
 def ultrasound(
@@ -82,10 +96,48 @@ def _put_pixels(dataset: Dataset, stack: list[np.ndarray], syntax: str) -> None:
         raise ValueError(f"no encoder for {syntax}")
 
 
-def _jpeg(frame: np.ndarray) -> bytes:
+def _jpeg(frame: np.ndarray, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+    Image.fromarray(frame).save(buffer, "JPEG", **{"quality": 95, **options})
     return buffer.getvalue()
+
+
+def even(data: bytes) -> bytes:
+    """Data with the byte of padding that DICOM wants of odd lengths."""
+    return data + b"\0" * (len(data) % 2)
+
+
+def without_jfif(stream: bytes) -> bytes:
+    """A JPEG stream without its first marker segment, as many scanners write it."""
+    length = struct.unpack(">H", stream[4:6])[0]
+    return stream[:2] + stream[4 + length :]
+
+
+def rgb_jpeg(frame: np.ndarray) -> bytes:
+    """Encode (H, W, 3) uint8 as JPEG of RGB samples, without a marker that says so: as RGB-storing scanners do."""
+    return _jpeg(frame, keep_rgb=True, subsampling=0)
+
+
+def ybr_jpeg(frame: np.ndarray, **options: Any) -> bytes:
+    """Encode (H, W, 3) uint8 as JPEG of YCbCr samples with a JFIF marker; options as Pillow's."""
+    return _jpeg(frame, **options)
+
+
+def encapsulated(items: Sequence[bytes], table: Sequence[int] | None = None, end: bool = True) -> bytes:
+    """Pixel data of fragments behind an offset table, right by default, for one fragment per frame."""
+    offsets = [sum(8 + len(item) for item in items[:number]) for number in range(len(items))]
+    first = struct.pack(f"<{len(items if table is None else table)}L", *(offsets if table is None else table))
+    body = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<L", len(item)) + item for item in (first, *items))
+    return body + (b"\xfe\xff\xdd\xe0" + bytes(4) if end else b"")
+
+
+def put_stream(dataset: Dataset, data: bytes, syntax: str) -> Dataset:
+    """The dataset with these bytes, of `encapsulated`, as its pixels."""
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.PixelData = data
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
 
 
 def lossless_jpeg(frame: np.ndarray) -> bytes:

@@ -17,7 +17,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fabricate import lossless_jpeg, region, regions, save, save_nifti, segmentation, ultrasound
+from fabricate import (
+    encapsulated,
+    even,
+    lossless_jpeg,
+    put_stream,
+    region,
+    regions,
+    save,
+    save_nifti,
+    segmentation,
+    ultrasound,
+    ybr_jpeg,
+)
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -58,7 +70,11 @@ def dicom_seeds(folder: Path) -> list[bytes]:
     lossless = ultrasound(_GREY)
     lossless.file_meta.TransferSyntaxUID, lossless.PixelData = JPEGLosslessSV1, encapsulate([lossless_jpeg(_GREY)])
     lossless["PixelData"].VR = "OB"
-    seeds = [save(dataset, folder / "seed.dcm").read_bytes() for dataset in [*datasets, lossless]]
+    stream = even(ybr_jpeg(_GREY))
+    cine = put_stream(
+        ultrasound([_GREY] * 3), encapsulated([stream[:300], stream[300:]] * 3, [0, 0, 0]), JPEGBaseline8Bit
+    )
+    seeds = [save(dataset, folder / "seed.dcm").read_bytes() for dataset in [*datasets, lossless, cine]]
     for data in seeds:
         (folder / "seed.dcm").write_bytes(data)
         (read_mask if b"BINARY" in data else lambda path: read_image(path, 0))(folder / "seed.dcm")
@@ -75,6 +91,7 @@ def picture_seeds(folder: Path) -> list[bytes]:
         seeds.append((folder / f"seed.{suffix}").read_bytes())
     for suffix in ("nii", "nii.gz"):
         seeds.append(save_nifti(_GREY, folder / f"seed.{suffix}", (0.1, 0.1)).read_bytes())
+    seeds.append(save_nifti(np.stack([_GREY] * 3), folder / "seed.nii").read_bytes())  # colours or frames
     return seeds
 
 

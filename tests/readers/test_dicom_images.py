@@ -87,12 +87,36 @@ def test_a_window_maps_its_range_to_black_and_white(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.pixels, expected, atol=0.1)
 
 
-def test_without_a_window_the_stored_bits_are_the_range_and_a_dark_image_is_told(tmp_path: Path) -> None:
+def test_without_a_window_the_stored_bits_are_the_range_where_they_are_used(tmp_path: Path) -> None:
     deep = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (8, 1))
     image = _read(tmp_path, deep, BitsStored=12, HighBit=11)
     np.testing.assert_allclose(image.pixels, deep / 4095 * 255, atol=1e-3)
     assert image.warnings == ()
-    assert "the image is dark" in _read(tmp_path, (deep // 64).astype(np.uint16)).warnings[0]
+    shallow = _read(tmp_path, (deep // 16).astype(np.uint16))
+    np.testing.assert_allclose(shallow.pixels, deep // 16, atol=1e-3)
+    assert "use 8 of 16 bits" in shallow.warnings[0]
+
+
+@pytest.mark.parametrize(("width", "bits"), [(0, 8), (1, 8), (2, 8), (100_000, 8), (0, 16), (1, 16), (100, 16)])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_window_that_leaves_no_picture_is_not_used(tmp_path: Path, width: int, bits: int, photometric: str) -> None:
+    stored = GREY if bits == 8 else GREY.astype(np.uint16) * 257
+    image = _read(tmp_path, stored, photometric, WindowCenter=128, WindowWidth=width)
+    np.testing.assert_allclose(image.pixels, GREY, atol=1e-3)
+    assert f"width {width}) leaves no picture: the stored values are taken" in image.warnings[0]
+
+
+def test_a_window_beside_the_values_is_not_used(tmp_path: Path) -> None:
+    image = _read(tmp_path, GREY, WindowCenter=2000, WindowWidth=200)
+    np.testing.assert_array_equal(image.pixels, GREY)
+    assert "leaves no picture" in image.warnings[0]
+
+
+def test_the_whole_range_as_a_window_changes_nothing(tmp_path: Path) -> None:
+    for centre, width in ((128, 256), (127.5, 255), ([128, 60], [256, 100])):
+        image = _read(tmp_path, GREY, WindowCenter=centre, WindowWidth=width)
+        np.testing.assert_allclose(image.pixels, GREY, atol=1)
+        assert image.warnings == ()
 
 
 def test_signed_values_start_at_black(tmp_path: Path) -> None:

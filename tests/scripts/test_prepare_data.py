@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import warm
+from monai.bundle import ConfigParser
 
 from bundle.data.phantom import make_phantom
+from bundle.data.prepare import ensure_prepared
+from bundle.data.splits import PARTS
+from scripts import prepare_data
 from scripts.prepare_data import main
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_data.py"
@@ -24,13 +29,37 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_command_runs_from_any_folder_and_prints_counts(dataset: Path, tmp_path: Path) -> None:
-    result = warm.run([sys.executable, str(SCRIPT), str(dataset)], tmp_path, os.environ)
+    result = warm.run([sys.executable, str(SCRIPT), str(dataset), "--output", "out"], tmp_path, os.environ)
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == ["training", "validation", "test", "all"]
     assert lines[1][0] == "benign"
     assert lines[1][-1] == "6"
-    assert (tmp_path / "data/prepared/set/datalist_segmentation.json").is_file()
+    assert (tmp_path / "out/datalist_segmentation.json").is_file()
+
+
+def test_choices_are_kept_where_the_configs_look_and_a_run_says_so(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prepare_data, "ROOT", tmp_path)
+    for name in ("", "_mask"):
+        shutil.copy(dataset / f"benign/benign (1){name}.png", dataset / f"malignant/copy{name}.png")
+    argv = [str(dataset), "--split", "2:1:1", "--seed", "3", "--conflicts", "drop", "--leave-out", "marks", "doppler"]
+    assert main(argv) == 0
+    parser = ConfigParser(json.loads((SCRIPT.parents[1] / "configs/train.json").read_text()))
+    parser["bundle_root"], parser["dataset_dir"] = str(tmp_path), str(dataset)
+    parser["split"], parser["split_seed"] = "2:1:1", 3
+    datalist = parser.get_parsed_content("datalist")
+    images = {record["image"] for part in PARTS for record in datalist[part]}
+    assert str(dataset / "malignant/copy.png") not in images
+    (told,) = (record.getMessage() for record in caplog.records if "was prepared with" in record.getMessage())
+    assert "--conflicts drop, --leave-out doppler marks: this run leaves out 2 images" in told
+
+
+def test_a_run_over_all_images_has_nothing_to_say(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        ensure_prepared(dataset, dataset.parent / "out", split="2:1:1", seed=0)
+    assert not caplog.records
 
 
 def test_options_reach_the_files(dataset: Path, tmp_path: Path) -> None:

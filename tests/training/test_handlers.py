@@ -17,6 +17,7 @@ from PIL import Image
 
 from bundle.errors import UserError
 from bundle.networks.weights import load_tensors
+from bundle.reports.figures import plot_curves
 from bundle.training import Reseed
 from bundle.training.checkpoint import LAST
 
@@ -127,7 +128,10 @@ def test_after_a_nan_the_run_goes_on_from_the_last_good_epoch(make_run: Callable
     assert load_tensors(tmp_path / LAST)["epoch"] == 3
 
 
-def test_history_writes_training_and_validation_as_json_and_png(make_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_history_writes_training_and_validation_as_json_and_png(
+    make_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundle.training.handlers.plot_curves", plot_curves)
     make_run(tmp_path, max_epochs=4, scores=[0.1, 0.2, 0.3, 0.4], val_interval=2).trainer.run()
     record = json.loads((tmp_path / "history.json").read_text())
     assert set(record) == {"train_loss", "train_dice", "train_accuracy", "val_mean_dice"}

@@ -83,8 +83,8 @@ class SegmentationTrainer(_Trainer):
     """Train the segmenter on the final labels of the studies."""
 
     def __init__(self, root: str, conf: dict[str, str]) -> None:
-        plain = ("architecture", "filters", "instance_norm", "decoder_channels", "width", "presence")
-        plain += ("spatial_size", "letterbox", "clahe")
+        network = ("architecture", "filters", "instance_norm", "decoder_channels", "width", "presence")
+        plain = (*network, "spatial_size", "letterbox", "clahe")
         nested = ("batch_norm", "context", "standardize")
         settings = {**{key: key for key in plain}, **{f"network_def#{key}": key for key in nested}}
         constants = _OwnConfig("train.json", ["multi_gpu_train.json"])

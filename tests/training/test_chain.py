@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -164,9 +165,9 @@ def test_a_stop_of_the_chain_stops_its_steps(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's `&`
     threading.Thread(target=stop, daemon=True).start()
     try:
-        assert reproduce.main(["--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path)]) == code
-    except SystemExit as end:
-        assert end.code == code
+        with pytest.raises(SystemExit) as end:
+            sys.exit(reproduce.main(["--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path)]))
+        assert end.value.code == code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

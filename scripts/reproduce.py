@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 2 when a step failed; the same command goes on after the last finished step."""
+    """Returns 0, 2 when a step failed, 130 for Ctrl-C; the same command goes on after the last finished step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset_dir", type=Path, help="default: the SYNTHETIC phantom, made on first use")
     parser.add_argument("--output_dir", type=Path, help="default: runs/reproduce_<dataset>")
@@ -90,7 +91,12 @@ def main(argv: list[str] | None = None) -> int:
                 classification_overrides=[*epochs, *small, *changed["classification"]],
             )
     require_data_unchanged(dataset, output)
-    run_steps(steps, output / "logs", options.jobs)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no step is left running
+    try:
+        run_steps(steps, output / "logs", options.jobs)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(f"Report: {write_chain_report(output)}")
     return 0
 

@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from bundle.data.cases import DIAGNOSES
-from bundle.evaluation.calibration import summarise_calibration
 from bundle.evaluation.classification import choose_operating_points, summarise_classification
+from bundle.evaluation.drift import summarise_calibration
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
 from bundle.evaluation.segmentation import summarise
 

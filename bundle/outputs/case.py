@@ -50,7 +50,7 @@ def check_installed(outputs: Collection[str]) -> None:
 
         load_pyarrow()
     if "pdf" in outputs:
-        from bundle.outputs.report import load_weasyprint
+        from bundle.outputs.findings_page import load_weasyprint
 
         load_weasyprint()
 

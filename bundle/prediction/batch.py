@@ -349,7 +349,7 @@ class Summary:
             written.append(output / "findings.parquet")
             write_findings_parquet(findings, self.skipped, written[-1])
         if {"html", "pdf"} & set(outputs):
-            from bundle.outputs.report import write_findings_report  # which needs jinja2
+            from bundle.outputs.findings_page import write_findings_report  # which needs jinja2
 
             written += write_findings_report(findings, self.skipped, list(self.cines.values()), output, outputs)
         return written

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .calibration import read_calibration
 from .depth import FEW_LEVELS, count_levels, describe_depth, usual_depth
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
 from .dicom_frame import LOSSLESS_JPEG, LOSSY_JPEG, decode_frame, find_frames
 from .image import describe_flat_end, to_grey
 from .pydicom2 import encoding_of, lookup_tables
+from .regions import read_calibration
 from .ultrasound import UltrasoundImage, choose_frame, plain
 
 if TYPE_CHECKING:

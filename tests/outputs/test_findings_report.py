@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims about bundle.outputs.report."""
+"""Claims about bundle.outputs.findings_page."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from bundle.errors import UserError
 from bundle.outputs.case import THUMBNAIL_SIDE
+from bundle.outputs.findings_page import write_findings_report
 from bundle.outputs.png import encode_thumbnail
 from bundle.outputs.records import HEAT, OUTLINE, Findings, Records, Written
-from bundle.outputs.report import write_findings_report
 
 EVIL = "<script>alert(1)</script>\"'.png".replace("/", "")
 

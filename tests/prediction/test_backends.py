@@ -7,13 +7,13 @@ import importlib
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
@@ -160,8 +160,9 @@ os.kill(os.getpid(), signal.SIGUSR1)
 
 @pytest.mark.skipif(os.name != "posix", reason="the signal is POSIX")
 @pytest.mark.parametrize("backend", OTHERS)
-def test_a_signal_after_networks_are_gone_kills_nothing(backend: str, root: Path) -> None:
+def test_a_signal_after_networks_are_gone_kills_nothing(backend: str, root: Path, tmp_path: Path) -> None:
     _skip_without(backend)
-    command = [sys.executable, "-c", _SIGNAL_AFTER_NETWORKS, backend]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    (tmp_path / "job.py").write_text(_SIGNAL_AFTER_NETWORKS)
+    command = [sys.executable, str(tmp_path / "job.py"), backend]
+    result = warm.run(command, root, {**os.environ, "PYTHONPATH": str(root)})
     assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +143,37 @@ def test_overrides_reach_the_trainings_and_a_malformed_one_is_refused(
     with pytest.raises(SystemExit):
         reproduce.main([*words, "--classification", "margin"])
     assert "KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_of_the_chain_stops_its_steps(
+    sent: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, told = tmp_path / "step.py", tmp_path / "told"
+    script.write_text(
+        f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    step = Step("sleep", (), tmp_path / "result", (str(script),))
+    monkeypatch.setattr("bundle.training.chain.plan_chain", lambda *_, **__: [step])
+
+    def stop() -> None:
+        while not (told.is_file() and told.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), sent)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's `&`
+    threading.Thread(target=stop, daemon=True).start()
+    try:
+        with pytest.raises(SystemExit) as end:
+            sys.exit(reproduce.main(["--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path)]))
+        assert end.value.code == code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
+    assert ("the same command goes on" in capsys.readouterr().err) == (sent == signal.SIGINT)
 
 
 @pytest.mark.slow

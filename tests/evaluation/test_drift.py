@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims about bundle.evaluation.calibration."""
+"""Claims about bundle.evaluation.drift."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from bundle.evaluation.calibration import calibration_in_the_large, calibration_line, summarise_calibration
+from bundle.evaluation.drift import calibration_in_the_large, calibration_line, summarise_calibration
 
 
 def _drawn(intercept: float, slope: float, cases: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

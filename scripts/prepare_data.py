@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import print_any_text
 from bundle.data.cases import FLAGS
-from bundle.data.prepare import count_table, default_folder, prepare
+from bundle.data.prepare import count_table, default_folder, prepare, split_again
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,8 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "dataset",
         type=Path,
+        nargs="+",
         help="folder with benign/ malignant/ (normal/), or with manifest.csv, or a CSV manifest, or BUS-BRA, BrEaST, "
-        "BUS-UCLM or STU as published; see docs/datasets.md",
+        "BUS-UCLM or STU as published; see docs/datasets.md. Several are used together: each in its own layout, and "
+        "near duplicates across them stay in one part",
     )
     parser.add_argument(
         "--output",
@@ -42,13 +44,20 @@ def main(argv: list[str] | None = None) -> int:
         help=f"training:validation:test; default: {SPLITS['segmentation']}, with --classifier "
         f"{SPLITS['classification']}, as in the paper; or a fold, such as 'fold 0 of 5', or "
         "'own fold 0 of 5' of a dataset that comes with folds; or '65:5:30 by image', which lets near "
-        "duplicates cross, to compare with published tables that do",
+        "duplicates cross, to compare with published tables that do; or, of several datasets, 'leave out NAME', which "
+        "tests that one",
     )
     parser.add_argument(
         "--folds",
         type=int,
         help="also write a datalist per fold of a cross-validation; with --classifier: the masks are cross-fitted by "
         "so many segmenters, whose folders are named <segmentation_dir>_fold0, …",
+    )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="PREPARED",
+        help="split the cases of this prepared folder anew: nothing is read, checked and grouped again",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another split; default: %(default)s")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad files out and list them in cases.json")
@@ -81,16 +90,19 @@ def main(argv: list[str] | None = None) -> int:
     split = options.split or SPLITS["segmentation"]
     output = options.output or default_folder(options.dataset, split, options.seed, ROOT)
     try:
-        prepare(
-            options.dataset,
-            output,
-            split=split,
-            folds=options.folds,
-            seed=options.seed,
-            skip_bad=options.skip_bad,
-            conflicts=options.conflicts,
-            leave_out=options.leave_out,
-        )
+        if options.like:
+            split_again(options.like, output, split, options.seed)
+        else:
+            prepare(
+                options.dataset,
+                output,
+                split=split,
+                folds=options.folds,
+                seed=options.seed,
+                skip_bad=options.skip_bad,
+                conflicts=options.conflicts,
+                leave_out=options.leave_out,
+            )
         print(count_table(output))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -20,7 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, 2 when a step failed, 130 for Ctrl-C; the same command goes on after the last finished step."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset_dir", type=Path, help="default: the SYNTHETIC phantom, made on first use")
+    parser.add_argument(
+        "--dataset_dir",
+        type=Path,
+        nargs="+",
+        help="one dataset, or several that are used together; default: the SYNTHETIC phantom, made on first use",
+    )
     parser.add_argument("--output_dir", type=Path, help="default: runs/reproduce_<dataset>")
     parser.add_argument("--ours", action="store_true", help="our recipe (default if --paper is not given)")
     parser.add_argument("--paper", action="store_true", help="the paper's recipe")
@@ -53,12 +58,13 @@ def main(argv: list[str] | None = None) -> int:
         )
     options = parser.parse_args(argv)
 
+    from bundle.data.roots import dataset_name
     from bundle.reports.chain import write_chain_report  # after the arguments, which are quick to look at
     from bundle.training.chain import absolute, plan_chain, require_data_unchanged
     from bundle.training.steps import run_steps
 
-    dataset = absolute(options.dataset_dir or ROOT / "data" / "phantom")
-    output = absolute(options.output_dir or ROOT / "runs" / f"reproduce_{dataset.name}")
+    dataset = [absolute(path) for path in options.dataset_dir or [ROOT / "data" / "phantom"]]
+    output = absolute(options.output_dir or ROOT / "runs" / f"reproduce_{dataset_name(dataset)}")
     epochs = ["--max_epochs", str(options.max_epochs)] if options.max_epochs else []
     small = ["--spatial_size", "[128,128]"] if options.small else []
     changed = {stage: _overrides(parser, getattr(options, stage)) for stage in ("segmentation", "classification")}

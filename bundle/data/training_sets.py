@@ -60,12 +60,13 @@ def refuse_training_set(
 ) -> None:
     """Refuse the dataset of the training: by its checksum, or by its name where nothing tells which images are new."""
     for name, card in cards.items():
-        if card.get("dataset_sha256") == checked.dataset_sha256:
+        sets: Mapping[str, str] = card.get("datasets") or {card.get("name", ""): card.get("dataset_sha256", "")}
+        if checked.dataset_sha256 in (card.get("dataset_sha256"), *sets.values()):
             raise UserError(
                 f"{dataset}: is the dataset that the {name} was trained on, so nothing in it is external; give another "
                 "one, or evaluate its test part with configs/evaluate.json and configs/evaluate_classifier.json"
             )
-        if card.get("name") == checked.name and card.get("dataset_sha256") not in trained:
+        if checked.name in sets and card.get("dataset_sha256") not in trained:
             raise UserError(
                 f"{dataset}: has the name of the dataset that the {name} was trained on, with other images or labels; "
                 "name the training's prepared folder with --trained-on, so that its images are not scored"

@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn as nn
 
 from bundle.errors import UserError
+from bundle.networks.autocast import as_flag
 
 from .lite_segnet import LiteSegNet
 from .lite_unet import LiteUNet
@@ -29,13 +30,13 @@ def network_settings(architecture: str, **settings: Any) -> dict[str, Any]:
         settings: of any of them; those that this one does not know, and those that are None, are left out.
 
     Raises:
-        UserError: there is no such architecture.
+        UserError: there is no such architecture, or a flag is neither true nor false.
     """
     known = inspect.signature(_find(architecture)).parameters
-    return {
-        "architecture": architecture,
-        **{name: value for name, value in settings.items() if name in known and value is not None},
-    }
+    taken = {name: value for name, value in settings.items() if name in known and value is not None}
+    # `--pretrained false` comes as text from MONAI's command line.
+    flags = {name: as_flag(name, value) for name, value in taken.items() if isinstance(known[name].default, bool)}
+    return {"architecture": architecture, **taken, **flags}
 
 
 def build_network(architecture: str, **settings: Any) -> nn.Module:

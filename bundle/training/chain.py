@@ -18,7 +18,7 @@ MEMBER_SEEDS = 1000
 
 
 def plan_chain(
-    dataset_dir: Path,
+    dataset_dir: Path | Sequence[Path],
     output_dir: Path,
     recipe: str,
     seed: int,
@@ -33,7 +33,7 @@ def plan_chain(
     """Return the steps of one segmenter, or of one per fold, of the classifiers that use the masks, and of their audit.
 
     Args:
-        dataset_dir: the dataset.
+        dataset_dir: the dataset, or several that are used together; the audit of leaks is of one alone.
         output_dir: gets a folder per network.
         recipe: "paper" or "ours".
         seed: of the training and of the split.
@@ -49,7 +49,8 @@ def plan_chain(
     if folds:
         prepared = prepared.with_name(f"seed{seed}_{folds}folds")
     overlay = "paper_segmentation" if recipe == "paper" else None
-    common = ("--dataset_dir", str(dataset_dir))
+    sets = [dataset_dir] if isinstance(dataset_dir, Path) else list(dataset_dir)
+    common = ("--dataset_dir", str(sets[0]) if len(sets) == 1 else str([str(path) for path in sets]))
     steps: list[Step] = []
     segmented: list[Path] = []
     for fold in [None] if folds is None else range(folds):
@@ -112,10 +113,10 @@ def plan_chain(
                 seeds = (seed, seed + MEMBER_SEEDS * member)
                 steps += _plan_classifier(full + suffix, runs[-1], recipe, seeds, given, own, segmented)
             steps.append(_plan_pooling(f"classification {full}", runs, folder.with_name(f"{folder.name}_out_of_fold")))
-    if recipe == "ours" and classifier_rows:
+    if recipe == "ours" and classifier_rows and len(sets) == 1:
         leaks = output_dir / f"leaks_{name}"
         sources = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
-        step = (str(dataset_dir), "--output", str(leaks), *sources, *(("--folds", str(folds)) if folds else ()))
+        step = (str(sets[0]), "--output", str(leaks), *sources, *(("--folds", str(folds)) if folds else ()))
         steps.append(
             Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",), tuple(segmented))
         )
@@ -161,7 +162,7 @@ def _plan_classifier(
     ]
 
 
-def require_data_unchanged(dataset_dir: Path, output_dir: Path) -> None:
+def require_data_unchanged(dataset_dir: Path | Sequence[Path], output_dir: Path) -> None:
     """Refuse to go on with a chain whose data are not what its finished steps have seen.
 
     Raises:

@@ -113,3 +113,18 @@ def test_the_classifiers_datalist_needs_to_know_its_segmenter(
         main([str(dataset), "--classifier"])
     assert stopped.value.code == 2
     assert "needs --output, --segmentation_dir and --prepared_dir" in capsys.readouterr().err
+
+
+def test_several_datasets_are_prepared_together_and_split_again_without_reading(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    make_phantom(other, counts={"benign": 5, "malignant": 5}, seed=1, size_range=((48, 50), (48, 50)))
+    assert main([str(dataset), str(other), "--output", str(tmp_path / "both"), "--split", "2:1:1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "11"
+    words = ["--like", str(tmp_path / "both"), "--output", str(tmp_path / "left"), "--split", "leave out other"]
+    assert main([str(dataset), str(other), *words]) == 0
+    datalist = json.loads((tmp_path / "left/datalist_segmentation.json").read_text())
+    assert {record["dataset"] for record in datalist["test"]} == {"other"}
+    assert main([str(dataset), str(other), *words[:-1], "leave out nobody"]) == 2
+    assert "here: other, set" in capsys.readouterr().err

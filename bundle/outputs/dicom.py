@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import logging
@@ -11,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import pydicom
@@ -20,7 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle import __version__
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
-from bundle.readers.dicom import LIBRARY_LOCK, MANUFACTURER
+from bundle.readers.dicom import LIBRARY_LOCK, MANUFACTURER, MAX_FRAMES, whole
 
 MODEL_NAME = "Breast ultrasound segmentation and classification"
 SCHEME = "99BUSBUNDLE"
@@ -36,8 +38,9 @@ _IDENTITY = (
 )
 """Type 1 and 2 of the modules Patient and General Study: without them an archive cannot file an object."""
 
-_RETIRED = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
-"""Forerunners of the two classes of ultrasound images."""
+_SINGLE_FRAME, _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
+_LARGEST_NUMBER = 2**31 - 1
+"""That an Instance Number, a string of integers, can hold."""
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _FORMS = {
@@ -78,21 +81,39 @@ def source_of(header: Dataset, name: str | os.PathLike[str]) -> Dataset:
         source.Rows, source.Columns = int(header.Rows), int(header.Columns)
         if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
             source.NumberOfFrames = frames
+        number = whole(header.get("InstanceNumber"), 0)
+        source.InstanceNumber = number if number > 0 else None
         source.SpecificCharacterSet = "ISO_IR 192"
         source.file_meta = FileMetaDataset()
         source.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return source
 
 
-def refuse_retired(source: Dataset, name: str | os.PathLike[str]) -> None:
-    """Refuse a source of a class that highdicom has no tables for.
+def stand_in(source: Dataset) -> Dataset:
+    """Return a copy of a source under the class that fits its number of frames, which is the one highdicom goes by.
 
-    Raises:
-        InputError: it is one.
+    Scanners write stills as multi-frame images of one frame, some write cines under the single-frame class, and
+    highdicom has no tables for the retired classes. What is made of the copy gets the source's own class back by
+    `name_class_of`.
     """
-    if source.SOPClassUID in _RETIRED:
-        reason = "its retired class of ultrasound images is unknown to highdicom"
-        raise InputError(name, reason, "write sc, which needs no tables, or other outputs")
+    copy = deepcopy(source)
+    copy.SOPClassUID = UID(_MULTI_FRAME if source.get("NumberOfFrames", 1) > 1 else _SINGLE_FRAME)
+    return copy
+
+
+def name_class_of(source: Dataset, dataset: Dataset) -> None:
+    """Let every reference of a dataset to its source name the class that the source has."""
+    for item in _items(dataset):
+        if item.get("ReferencedSOPInstanceUID") == source.SOPInstanceUID:
+            item.ReferencedSOPClassUID = source.SOPClassUID
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    yield dataset
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _items(item)
 
 
 def _clean(keyword: str, value: Any) -> str:
@@ -123,13 +144,26 @@ def instance_arguments(
         "series_number": number,
         "series_description": description,
         "sop_instance_uid": generate_uid(),
-        "instance_number": 1 + (frame or 0),
+        "instance_number": _instance_number(source, frame),
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL_NAME,
         "software_versions": __version__,
         "device_serial_number": "none",
         "specific_character_set": "ISO_IR 192",
     }
+
+
+def _instance_number(source: Dataset, frame: int | None) -> int:
+    """Number an object within its series, which holds those of all images of the source's series.
+
+    A still passes its own number on; the frames of a file of several have numbers beyond those of stills. Where the
+    source has none, it follows from its UID, so that no two images of a series share one.
+    """
+    number = source.InstanceNumber
+    if number is not None and number <= _LARGEST_NUMBER // MAX_FRAMES - 1:
+        return int(number) if frame is None else int(number) * MAX_FRAMES + frame + 1
+    digest = hashlib.sha256(source.SOPInstanceUID.encode()).digest()
+    return 1 + int.from_bytes(digest[:8], "big") % (_LARGEST_NUMBER - MAX_FRAMES) + (frame or 0)
 
 
 def algorithm_parameters(models: Mapping[str, str | None]) -> list[str]:

@@ -16,10 +16,12 @@ from bundle.outputs.dicom import (
     building,
     instance_arguments,
     load_highdicom,
-    refuse_retired,
+    name_class_of,
     source_of,
+    stand_in,
 )
 
+UNKNOWN_SPACING_MM = (1.0, 1.0)
 DISPLAY_CIELAB = (71.0, 21.0, 74.0)
 """The orange of the overlays, as DICOM names colours."""
 
@@ -27,9 +29,10 @@ DISPLAY_CIELAB = (71.0, 21.0, 74.0)
 def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
     """Return a binary SEG of one segment, with the rows and columns of the source.
 
-    Ultrasound images have no frame of reference, so the mask refers to its source image pixel by pixel, not to space,
-    and has the source's spacing. It states none of its own: highdicom reads a spacing only beside a slice thickness,
-    which a single image has not.
+    Ultrasound images have no frame of reference, so the mask refers to its source image pixel by pixel, not to space.
+    Its plane is given in the picture's own axes, since most tools read no mask without one: columns to the right, rows
+    down, the origin in the upper left pixel, as ITK reads the source itself, and the spacing of the source. Where that
+    is unknown it says 1 × 1 mm for a pixel, and the segment's description that it does.
 
     Args:
         finding: of the source; its mask is the segment.
@@ -41,7 +44,6 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
     """
     highdicom, seg = load_highdicom("highdicom"), load_highdicom("highdicom.seg")
     source = source_of(header, name)
-    refuse_retired(source, name)
     if source.get("NumberOfFrames", 1) > 1:
         raise InputError(
             name,
@@ -69,14 +71,30 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
             anatomic_regions=[codes.SCT.Breast],
             display_color=highdicom.color.CIELabColor(*DISPLAY_CIELAB),
         )
+        segment.SegmentDescription = _describe(finding)
         dataset: Dataset = seg.Segmentation(
-            source_images=[source],
+            source_images=[stand_in(source)],
             pixel_array=finding.mask,
             segmentation_type=seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[segment],
             content_label="LESION",
             content_description=NOT_A_DEVICE,
+            # Of no thickness by nature; but without one highdicom, dcmqi and pydicom-seg read no spacing.
+            pixel_measures=highdicom.PixelMeasuresSequence(
+                pixel_spacing=finding.spacing_mm or UNKNOWN_SPACING_MM, slice_thickness=1.0, spacing_between_slices=1.0
+            ),
             **instance_arguments("SEG", source, finding.models, finding.frame),
         )
+        # highdicom's constructor takes no plane of a source without a frame of reference.
+        shared, frame = dataset.SharedFunctionalGroupsSequence[0], dataset.PerFrameFunctionalGroupsSequence[0]
+        shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", (1, 0, 0, 0, 1, 0))
+        frame.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", (0, 0, 0))
+        name_class_of(source, dataset)
     dataset.PatientOrientation = None  # the standard wants the attribute, empty where nobody knows
     return dataset
+
+
+def _describe(finding: Finding) -> str:
+    """What a viewer shows beside the segment: that it is research, and the warnings."""
+    unknown = () if finding.spacing_mm else ("The spacing is unknown: a pixel counts as 1 × 1 mm.",)
+    return " ".join((NOT_A_DEVICE, *unknown, *(f"Warning: {warning}." for warning in finding.warnings)))[:1024]

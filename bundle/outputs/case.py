@@ -20,12 +20,12 @@ from bundle.readers import DICOM, UltrasoundImage, kind_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-OF_A_CASE = ("png", "overlay", "nifti", "seg", "sr", "sc")
+OF_A_CASE = ("png", "overlay", "nifti", "seg", "sr", "pr", "sc")
 OF_ALL = ("json", "csv", "parquet", "html", "pdf")
 THUMBNAIL_SIDE = 480
 """Pixels of the longer side of a report's pictures: enough for a contour, 200 of them still load at once."""
 
-_DICOM_OUTPUTS = ("seg", "sr", "sc")
+_DICOM_OUTPUTS = ("seg", "sr", "pr", "sc")
 _PICTURES = "pictures"
 
 
@@ -70,7 +70,8 @@ def write_case(
         image: that it was found in.
         source: the image's file.
         name: of its PNG below each folder of pictures, see `output_name`.
-        folder: gets ``masks/``, ``overlays/``, ``explanations/``, ``nifti/``, ``seg/``, ``sr/``, ``sc/``, ``.cases/``.
+        folder: gets ``masks/``, ``overlays/``, ``explanations/``, ``nifti/``, ``seg/``, ``sr/``, ``pr/``, ``sc/``,
+            ``.cases/``.
         parts: as `parts_of` gives them.
 
     Raises:
@@ -108,14 +109,14 @@ def _make_dicom(output: str, finding: Finding, image: UltrasoundImage, source: s
         raise InputError(source, reason, "write other outputs")
     from bundle.outputs.dicom_seg import make_segmentation
     from bundle.outputs.dicom_sr import make_report
+    from bundle.outputs.presentation_state import make_presentation
     from bundle.outputs.secondary_capture import make_capture
     from bundle.readers.dicom import read_header
 
     header = read_header(source)
-    if output == "seg":
-        return make_segmentation(finding, header, source)
-    if output == "sr":
-        return make_report(finding, header, source)
+    makers = {"seg": make_segmentation, "sr": make_report, "pr": make_presentation}
+    if output in makers:
+        return makers[output](finding, header, source)
     return make_capture(finding, header, source, draw_overlay(image.pixels, finding.mask, title_of(finding)))
 
 

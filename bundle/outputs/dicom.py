@@ -22,6 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle import __version__
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
+from bundle.finding import Finding
 from bundle.readers.dicom import LIBRARY_LOCK, MANUFACTURER, MAX_FRAMES, whole
 
 MODEL_NAME = "Breast ultrasound segmentation and classification"
@@ -29,8 +30,16 @@ SCHEME = "99BUSBUNDLE"
 """Designator of our own codes, for what no standard code says; the standard reserves names in 99 for that."""
 
 CODING_SCHEME = "Breast ultrasound bundle"
-SERIES = {"SEG": (9101, "Lesion outline"), "SR": (9102, "Lesion measurements"), "SC": (9103, "Lesion overlay")}
+SERIES = {
+    "SEG": (9101, "Lesion outline"),
+    "SR": (9102, "Lesion measurements"),
+    "SC": (9103, "Lesion overlay"),
+    "PR": (9104, "Lesion drawn over the image"),
+}
 """Series number and description per kind; numbers that a scanner does not reach."""
+
+DISPLAY_CIELAB = (71.0, 21.0, 74.0)
+"""The orange of the overlays, as DICOM names colours."""
 
 _IDENTITY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
@@ -89,15 +98,35 @@ def source_of(header: Dataset, name: str | os.PathLike[str]) -> Dataset:
     return source
 
 
-def stand_in(source: Dataset) -> Dataset:
+def check_frame(finding: Finding, source: Dataset, name: str | os.PathLike[str]) -> None:
+    """Refuse a finding that is not of this source.
+
+    Raises:
+        InputError: the source has no such frame, or is of another size than the mask.
+    """
+    frames = source.get("NumberOfFrames", 1)
+    if not 0 <= (finding.frame or 0) < frames:
+        raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")
+    if finding.mask.shape != (source.Rows, source.Columns):
+        reason = f"the mask has {finding.mask.shape[0]}×{finding.mask.shape[1]} pixels, its source "
+        raise InputError(name, f"{reason}{source.Rows}×{source.Columns}", "predict from this file")
+
+
+def stand_in(source: Dataset, as_still: bool = False) -> Dataset:
     """Return a copy of a source under the class that fits its number of frames, which is the one highdicom goes by.
 
     Scanners write stills as multi-frame images of one frame, some write cines under the single-frame class, and
     highdicom has no tables for the retired classes. What is made of the copy gets the source's own class back by
     `name_class_of`.
+
+    Args:
+        source: as `source_of` gives it.
+        as_still: as if there were one frame.
     """
     copy = deepcopy(source)
-    copy.SOPClassUID = UID(_MULTI_FRAME if source.get("NumberOfFrames", 1) > 1 else _SINGLE_FRAME)
+    if as_still and "NumberOfFrames" in copy:
+        del copy.NumberOfFrames
+    copy.SOPClassUID = UID(_MULTI_FRAME if "NumberOfFrames" in copy else _SINGLE_FRAME)
     return copy
 
 

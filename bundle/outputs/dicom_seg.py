@@ -12,8 +12,10 @@ from bundle import __version__
 from bundle.errors import InputError
 from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
+    DISPLAY_CIELAB,
     MODEL_NAME,
     building,
+    check_frame,
     instance_arguments,
     load_highdicom,
     name_class_of,
@@ -22,8 +24,6 @@ from bundle.outputs.dicom import (
 )
 
 UNKNOWN_SPACING_MM = (1.0, 1.0)
-DISPLAY_CIELAB = (71.0, 21.0, 74.0)
-"""The orange of the overlays, as DICOM names colours."""
 
 
 def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
@@ -50,9 +50,7 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
             "a SEG of one frame among several needs a frame of reference, which ultrasound has not",
             "write sr, which names the frame and holds the outline",
         )
-    if finding.mask.shape != (source.Rows, source.Columns):
-        reason = f"the mask has {finding.mask.shape[0]}×{finding.mask.shape[1]} pixels, its source "
-        raise InputError(name, f"{reason}{source.Rows}×{source.Columns}", "predict from this file")
+    check_frame(finding, source, name)
     with building("SEG", name):
         segment = seg.SegmentDescription(
             segment_number=1,

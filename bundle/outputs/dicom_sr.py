@@ -17,7 +17,6 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle import __version__
-from bundle.errors import InputError
 from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
     CODING_SCHEME,
@@ -26,6 +25,7 @@ from bundle.outputs.dicom import (
     SCHEME,
     algorithm_parameters,
     building,
+    check_frame,
     instance_arguments,
     load_highdicom,
     name_class_of,
@@ -54,7 +54,10 @@ PERCENT_STEP = 0.1
 """Of the probability: a tenth of a per cent is more than any calibration knows."""
 
 _TOLERANCE = 0.25
-"""By how much the outline may be simplified, in pixels."""
+"""By how much the outline may be simplified, in pixels; by more where it has too many points."""
+
+_MOST_POINTS = 8000
+"""Of an outline: an element of this kind holds 65,534 bytes, eight for each point."""
 
 
 def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
@@ -68,13 +71,11 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
         name: of the source, for messages.
 
     Raises:
-        InputError: the source lacks UIDs, or has no such frame.
+        InputError: the source lacks UIDs, has no such frame, or is of another size than the mask.
     """
     sr, schemes = load_highdicom("highdicom.sr"), load_highdicom("highdicom.coding_schemes")
     source = source_of(header, name)
-    frames = source.get("NumberOfFrames", 1)
-    if not 0 <= (finding.frame or 0) < frames:
-        raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")
+    check_frame(finding, source, name)
     image = stand_in(source)
     with building("SR", name):
         content = sr.MeasurementReport(
@@ -213,7 +214,10 @@ def trace_outline(mask: np.ndarray) -> np.ndarray:
     framed = np.pad(mask, 1).astype(np.float32)
     borders: list[Any] = list(contourpy.contour_generator(z=framed).lines(0.5))
     outer = max(borders, key=lambda points: float(np.ptp(points, axis=0).prod()))
-    kept = cv2.approxPolyDP(outer[:-1].astype(np.float32)[:, None], _TOLERANCE, closed=True)[:, 0].astype(np.float64)
+    corners, tolerance = outer[:-1].astype(np.float32)[:, None], _TOLERANCE
+    while len(simple := cv2.approxPolyDP(corners, tolerance, closed=True)) >= _MOST_POINTS:
+        tolerance *= 2
+    kept = simple[:, 0].astype(np.float64)
     height, width = mask.shape
     kept = np.clip(kept - 0.5, 0, (width, height))
     return np.concatenate([kept, kept[:1]])

@@ -26,6 +26,7 @@ from bundle.outputs.dicom import source_of, write_dicom
 from bundle.outputs.dicom_seg import make_segmentation
 from bundle.outputs.dicom_sr import ELLIPSE, make_report, round_to, trace_outline
 from bundle.outputs.png import draw_overlay
+from bundle.outputs.presentation_state import make_presentation
 from bundle.outputs.secondary_capture import make_capture
 from bundle.readers import count_frames, read_mask
 from bundle.readers.dicom import read_header
@@ -35,7 +36,7 @@ from tests.readers.fabricate import US_IMAGE, US_MULTI_FRAME, region, regions, s
 highdicom = pytest.importorskip("highdicom", reason="highdicom, of requirements.txt, is not installed")
 
 SHAPE = (90, 120)
-KINDS = ("seg", "sr", "sc")
+KINDS = ("seg", "sr", "pr", "sc")
 REAL = ("GREYSCALE_IMAGE.dcm", "gdcm-US-ALOKA-16_big.dcm", "US-RGB-8-epicard.dcm", "YBR_FULL-RLE.dcm")
 REAL_CINES = ("DIRW0007.dcm", "IM00001.implicit_little_endian.dcm")
 
@@ -88,7 +89,8 @@ def _make(kind: str, finding: Finding, source: Path) -> Dataset:
     header = read_header(source)
     if kind == "sc":
         return make_capture(finding, header, source, draw_overlay(np.zeros(finding.mask.shape), finding.mask))
-    return (make_segmentation if kind == "seg" else make_report)(finding, header, source)
+    makers = {"seg": make_segmentation, "sr": make_report, "pr": make_presentation}
+    return makers[kind](finding, header, source)
 
 
 def test_a_segmentation_reads_back_pixel_equal_and_names_its_source(single: Path, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_objects_of_one_series_have_different_instance_numbers(known: bool, tmp_
 
 
 def test_a_mask_of_another_size_is_refused(single: Path) -> None:
-    for kind in ("seg", "sc"):
+    for kind in KINDS:
         with pytest.raises(InputError, match="90×120"):
             _make(kind, _finding((100, 120)), single)
 
@@ -318,11 +320,9 @@ def test_values_that_break_the_standard_become_empty(single: Path) -> None:
 def test_a_name_in_any_alphabet_survives(single: Path, tmp_path: Path) -> None:
     header = read_header(single)
     header.SpecificCharacterSet, header.PatientName = "ISO_IR 192", "Ωμέγα^Ünal"
-    for kind in ("seg", "sr", "sc"):
-        finding = _finding()
-        make = {"seg": make_segmentation, "sr": make_report}.get(kind)
-        picture = draw_overlay(np.zeros(SHAPE), finding.mask)
-        dataset = make(finding, header, single) if make else make_capture(finding, header, single, picture)
+    source = save(header, tmp_path / "named.dcm")
+    for kind in KINDS:
+        dataset = _make(kind, _finding(), source)
         assert str(dcmread(_stored(dataset, tmp_path)).PatientName) == "Ωμέγα^Ünal"
 
 
@@ -355,13 +355,13 @@ def _errors(dataset: Dataset, tmp_path: Path) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 
-@pytest.mark.parametrize("kind", ["seg", "sr", "sc"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spacing_mm", [(0.1, 0.12), None])
 def test_objects_of_a_single_image_conform(kind: str, spacing_mm: Any, single: Path, tmp_path: Path) -> None:
     assert _errors(_make(kind, _finding(spacing_mm=spacing_mm), single), tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", ["sr", "sc"])
+@pytest.mark.parametrize("kind", ["sr", "pr", "sc"])
 def test_objects_of_a_cine_conform(kind: str, cine: Path, tmp_path: Path) -> None:
     assert _errors(_make(kind, _finding(frame=2), cine), tmp_path) == []
 
@@ -379,7 +379,7 @@ def real_file() -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", [*REAL, *REAL_CINES])
-@pytest.mark.parametrize("kind", ["seg", "sr", "sc"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_objects_of_real_files_conform(kind: str, name: str, real_file: Callable[[str], Path], tmp_path: Path) -> None:
     source = real_file(name)
     frames, header = count_frames(source), read_header(source)

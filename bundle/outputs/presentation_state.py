@@ -12,7 +12,6 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from bundle.errors import InputError
 from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
     DISPLAY_CIELAB,
@@ -61,6 +60,7 @@ def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike
     is_grey = str(header.get("PhotometricInterpretation")) in MONOCHROME
     image.SamplesPerPixel = 1 if is_grey else 3
     with building("PR", name):
+        profile = {"icc_profile": pkgutil.get_data("highdicom", _SRGB)}
         annotation = pr.GraphicAnnotation(
             referenced_images=[image],
             graphic_layer=_layer(pr, content),

@@ -76,9 +76,7 @@ def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike
             content_description=NOT_A_DEVICE,
             graphic_layers=[_layer(pr, content)],
             graphic_annotations=[annotation],
-            **(
-                _grey_display(pr, content, header) if is_grey else {"icc_profile": pkgutil.get_data("highdicom", _SRGB)}
-            ),
+            **(_grey_display(pr, content, header) if is_grey else profile),
             **instance_arguments("PR", source, finding.models, finding.frame),
         )
         name_class_of(source, dataset)

@@ -14,16 +14,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from bundle.outputs.dicom import write_dicom
 from bundle.outputs.dicom_sr import trace_outline
@@ -46,12 +43,17 @@ def _pixels(shape: tuple[int, int]) -> np.ndarray:
 
 
 def _write(
-    kind: str, folder: Path, shape: tuple[int, int] = SHAPE, spacing_mm: Any = (0.1, 0.12), frame: int | None = None
+    kind: str,
+    folder: Path,
+    shape: tuple[int, int] = SHAPE,
+    spacing_mm: Any = (0.1, 0.12),
+    frame: int | None = None,
+    photometric: str = "MONOCHROME2",
 ) -> tuple[Path, Path]:
     """An object of a finding, and its source."""
     tissue = regions(region(5, 6, 85, 110, spacing_mm)) if spacing_mm else None
     frames = _pixels(shape) if frame is None else [_pixels(shape)] * 3
-    scan = ultrasound(frames, InstanceNumber=4, StudyDate="20261128", StudyTime="1200", StudyID="1")
+    scan = ultrasound(frames, photometric, InstanceNumber=4, StudyDate="20261128", StudyTime="1200", StudyID="1")
     if tissue:
         scan.SequenceOfUltrasoundRegions = tissue
     source = save(scan, folder / "source.dcm")
@@ -63,7 +65,7 @@ def _write(
 def _debian(package: str) -> str:
     """The version of a Debian package without its packaging's own number."""
     done = subprocess.run(["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, text=True, check=False)
-    return re.sub(r"^\d+:|[-+~].*", "", done.stdout) or "not of Debian"
+    return re.sub(r"^\d+:|-[^-]*$", "", done.stdout) or "not of Debian"
 
 
 def _program(name: str, package: str) -> str:
@@ -222,6 +224,11 @@ def test_dcmp2pgm_shows_the_picture_without_graphics(seen: Any, tmp_path: Path) 
     words = [_program("dcmp2pgm", "dcmtk"), "--pstate", str(path), str(source), str(shown)]
     subprocess.run(words, check=True, capture_output=True)
     np.testing.assert_allclose(read_pgm(shown), read_image(source).pixels, atol=1.5)
+    path, source = _write("pr", tmp_path, photometric="RGB")
+    refused = subprocess.run(
+        [words[0], "--pstate", str(path), str(source), str(shown)], capture_output=True, check=False
+    )
+    assert refused.returncode == 10
     does = "shows the picture with the state's window; draws no graphics, of any state; refuses those in colour"
     seen(PR, "DCMTK dcmp2pgm", _debian("dcmtk"), does)
 

@@ -13,13 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 
 def with_simpleitk(path: Path) -> dict[str, Any]:
     """As SimpleITK reads an image file: DICOM by GDCM, NIfTI by ITK."""
-    import SimpleITK as sitk
+    import SimpleITK
 
-    image = sitk.ReadImage(str(path))
-    return _described(sitk.GetArrayFromImage(image), image)
+    image = SimpleITK.ReadImage(str(path))
+    return _described(SimpleITK.GetArrayFromImage(image), image)
 
 
 def with_pydicom_seg(path: Path) -> dict[str, Any]:
@@ -57,7 +59,9 @@ def with_dcm2niix(path: Path) -> dict[str, Any]:
     """What dcm2niix makes of a file: the shape of each image that it writes."""
     program = Path(sys.executable).with_name("dcm2niix")
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([str(program), "-s", "y", "-o", folder, str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(program), "-s", "y", "-o", folder, str(path)], capture_output=True, text=True, check=False
+        )
         images = [with_simpleitk(file) for file in sorted(Path(folder).glob("*.nii*"))]
     return {"exit_code": done.returncode, "said": done.stdout, "images": images}
 
@@ -66,7 +70,7 @@ def _described(pixels: Any, image: Any) -> dict[str, Any]:
     pixels = pixels.squeeze()
     return {
         "shape": list(pixels.shape),
-        "lesion": [[int(row), int(column)] for row, column in zip(*pixels.nonzero())] if pixels.ndim == 2 else None,
+        "lesion": numpy.argwhere(pixels).tolist() if pixels.ndim == 2 else None,
         "spacing_mm": [image.GetSpacing()[1], image.GetSpacing()[0]],
         "origin": list(image.GetOrigin()),
         "direction": list(image.GetDirection()),

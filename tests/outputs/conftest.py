@@ -59,8 +59,8 @@ def read_elsewhere(root: Path) -> Callable[[str, Path], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a script of tests/outputs/tools in Node, with the packages of its package.json."""
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scripts and pages of tests/outputs/tools, and the packages of its package.json."""
     if shutil.which("npm") is None:
         pytest.skip("npm, of Debian, is not installed")
     folder = tmp_path_factory.mktemp("node")
@@ -68,9 +68,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.C
         shutil.copy(file, folder)
     words = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
     subprocess.run(words, cwd=folder, check=True, timeout=300)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def node(packages: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script of tests/outputs/tools in Node."""
 
     def run(script: str, *words: object) -> subprocess.CompletedProcess[str]:
-        command = ["node", str(folder / script), *map(str, words)]
+        command = ["node", str(packages / script), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     return run

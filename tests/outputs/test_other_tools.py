@@ -6,20 +6,27 @@ Where a tool does not read an object, the test says what it does instead: it fai
 
 from __future__ import annotations
 
+import base64
 import html
+import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 
 from bundle.outputs.dicom import write_dicom
@@ -233,9 +240,34 @@ def test_dcmp2pgm_shows_the_picture_without_graphics(seen: Any, tmp_path: Path) 
     seen(PR, "DCMTK dcmp2pgm", _debian("dcmtk"), does)
 
 
-def read_pgm(path: Path) -> np.ndarray:
-    from PIL import Image
+def test_a_page_of_dwv_draws_the_outline_over_the_picture(packages: Path, seen: Any, tmp_path: Path) -> None:
+    path, source = _write("pr", tmp_path)
+    data = {"STATE": path, "SOURCE": source}
+    texts = [f'const {name} = "{base64.b64encode(file.read_bytes()).decode()}";' for name, file in data.items()]
+    (packages / "data.js").write_text("\n".join(texts))
+    shot = Path(os.environ.get("TOOLS_PICTURES", tmp_path)) / "presentation_state_in_dwv.png"
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(packages))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = f"http://127.0.0.1:{server.server_port}/viewer.html"
+        words = [_program("chromium", "chromium"), "--headless", "--no-sandbox", "--disable-gpu"]
+        words += ["--window-size=960,760", "--virtual-time-budget=20000", f"--screenshot={shot}", page]
+        subprocess.run(words, check=True, capture_output=True, timeout=120)
+        server.shutdown()
+    picture = np.asarray(Image.open(shot).convert("RGB"))[:720].astype(int)
+    drawn = (picture[..., 0] - picture[..., 2] > 120) & (np.mgrid[:720, :960][0] < 565)  # above label and notice
+    outline = np.zeros((720, 960), np.uint8)
+    corners = np.rint(trace_outline(_finding().mask) * 8).astype(np.int32)
+    cv2.polylines(outline, [corners], isClosed=True, color=1, thickness=1)
+    near = cv2.dilate(outline, np.ones((7, 7))) > 0
+    assert drawn[near].sum() == drawn.sum() > 1000
+    assert (cv2.dilate(drawn.astype(np.uint8), np.ones((7, 7))) > 0)[outline > 0].mean() > 0.99
+    assert picture[:720].std() > 40  # the picture is there
+    does = "its parser reads the state, and a page of ours draws it over the picture; dwv itself draws no state"
+    seen(PR, "dwv in Chromium", _package("dwv"), does)
 
+
+def read_pgm(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("L")).astype(float)
 
 

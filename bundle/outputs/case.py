@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,15 @@ def check_installed(outputs: Collection[str]) -> None:
         from bundle.outputs.findings_page import load_weasyprint
 
         load_weasyprint()
+
+
+def warn_of(parts: Collection[str], finding: Finding, source: str | os.PathLike[str]) -> Finding:
+    """Add to a finding the warnings that are about what is written of it."""
+    if "seg" not in parts or finding.spacing_mm is not None or kind_of(source) != DICOM:
+        return finding
+    from bundle.outputs.dicom_seg import UNKNOWN_SPACING
+
+    return replace(finding, warnings=(*finding.warnings, UNKNOWN_SPACING))
 
 
 def write_case(

@@ -24,6 +24,7 @@ from bundle.outputs.dicom import (
 )
 
 UNKNOWN_SPACING_MM = (1.0, 1.0)
+UNKNOWN_SPACING = "the spacing is unknown: in the SEG a pixel counts as 1 × 1 mm"
 
 
 def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
@@ -94,5 +95,5 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
 
 def _describe(finding: Finding) -> str:
     """What a viewer shows beside the segment: that it is research, and the warnings."""
-    unknown = () if finding.spacing_mm else ("The spacing is unknown: a pixel counts as 1 × 1 mm.",)
-    return " ".join((NOT_A_DEVICE, *unknown, *(f"Warning: {warning}." for warning in finding.warnings)))[:1024]
+    warnings = dict.fromkeys((*finding.warnings, *(() if finding.spacing_mm else (UNKNOWN_SPACING,))))
+    return " ".join((NOT_A_DEVICE, *(f"Warning: {warning}." for warning in warnings)))[:1024]

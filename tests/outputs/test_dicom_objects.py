@@ -124,7 +124,7 @@ def test_a_segmentation_lies_in_the_axes_of_its_picture(single: Path) -> None:
         assert frame.PlanePositionSequence[0].ImagePositionPatient == [0, 0, 0]
         assert "FrameOfReferenceUID" not in dataset
         description = dataset.SegmentSequence[0].SegmentDescription
-        assert ("The spacing is unknown: a pixel counts as 1 × 1 mm." in description) == (spacing_mm is None)
+        assert ("in the SEG a pixel counts as 1 × 1 mm" in description) == (spacing_mm is None)
         assert "not a medical device" in description
         assert "Warning: a warning." in description
 

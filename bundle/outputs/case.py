@@ -13,7 +13,7 @@ from bundle.errors import InputError
 from bundle.files import write_atomically
 from bundle.finding import Finding
 from bundle.outputs.findings import title_of, write_pictures
-from bundle.outputs.nifti import write_nifti_mask
+from bundle.outputs.nifti import grid_of, write_nifti_mask
 from bundle.outputs.png import draw_explanation, draw_overlay, encode_thumbnail
 from bundle.outputs.records import HEAT, OUTLINE, Records, Written
 from bundle.readers import DICOM, UltrasoundImage, kind_of
@@ -91,7 +91,7 @@ def write_case(
     files = write_pictures(finding, name, folder, image.pixels, parts)
     if "nifti" in parts:
         files.append(folder / "nifti" / f"{stem}.nii.gz")
-        write_nifti_mask(finding.mask, files[-1], finding.spacing_mm)
+        write_nifti_mask(finding.mask, files[-1], grid=grid_of(source, finding.frame, finding.spacing_mm))
     if _PICTURES in parts:
         files += _write_thumbnails(finding, image, Records(folder), name)
     refused = []

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +32,7 @@ from pydicom import dcmread
 
 from bundle.outputs.dicom import write_dicom
 from bundle.outputs.dicom_sr import trace_outline
+from bundle.outputs.nifti import grid_of, write_nifti_mask
 from bundle.readers import read_image
 from tests.outputs.conftest import free_port
 from tests.outputs.test_dicom_objects import SHAPE, _errors, _finding, _make
@@ -39,7 +41,7 @@ from tests.readers.fabricate import region, regions, save, ultrasound
 highdicom = pytest.importorskip("highdicom", reason="highdicom, of requirements.txt, is not installed")
 pytestmark = pytest.mark.slow
 
-SEG, SR, PR, SC = "SEG", "SR", "Presentation State", "Secondary Capture"
+SEG, SR, PR, SC, NIFTI = "SEG", "SR", "Presentation State", "Secondary Capture", "NIfTI mask"
 KINDS = {"seg": SEG, "sr": SR, "pr": PR, "sc": SC}
 ODD_BYTES = (90, 114)
 """A mask of this size packs into 1283 bytes; DICOM pads them to 1284."""
@@ -169,6 +171,27 @@ def test_monai_reads_no_segmentation_of_one_segment(seen: Any, tmp_path: Path) -
     with pytest.raises(RuntimeError):
         LoadImage(reader="PydicomReader", image_only=True)(path)
     seen(SEG, "MONAI PydicomReader", version("monai"), "does not read it; take `bundle.readers.read_mask`")
+
+
+def test_a_nifti_mask_lies_on_the_dicom_image_that_itk_converts(read_elsewhere: Any, seen: Any, tmp_path: Path) -> None:
+    from monai.transforms import Compose, LoadImage, Orientation
+
+    mask = _finding().mask
+    source = save(ultrasound(mask.astype(np.uint8) * 200), tmp_path / "image.dcm")
+    target = tmp_path / "mask.nii.gz"
+    write_nifti_mask(mask, target, grid=grid_of(source, None, None))
+    image, found = read_elsewhere("SimpleITK to NIfTI", source), read_elsewhere("SimpleITK", target)
+    np.testing.assert_array_equal(_mask_of(found), _mask_of(image))
+    for place in ("spacing_mm", "origin", "direction"):
+        assert found[place] == image[place]
+    converted = tmp_path / "image.dcm.nii.gz"
+    canonical = [nibabel.as_closest_canonical(nibabel.load(file)) for file in (converted, target)]
+    np.testing.assert_array_equal(*(np.asarray(file.dataobj) > 0 for file in canonical))
+    turn = Compose([LoadImage(image_only=True, ensure_channel_first=True), Orientation("RAS")])
+    np.testing.assert_array_equal(turn(converted).numpy() > 0, turn(target).numpy() > 0)
+    does = "lies on the image that ITK reads or converts, before and after a turn to RAS"
+    seen(NIFTI, "SimpleITK", PINNED["SimpleITK"], does)
+    seen(NIFTI, "nibabel, MONAI", f"{version('nibabel')}, {version('monai')}", does)
 
 
 def test_dsr2html_names_every_number(seen: Any, tmp_path: Path) -> None:

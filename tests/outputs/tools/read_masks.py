@@ -24,6 +24,15 @@ def with_simpleitk(path: Path) -> dict[str, Any]:
     return _described(SimpleITK.GetArrayFromImage(image), image)
 
 
+def to_nifti(path: Path) -> dict[str, Any]:
+    """As SimpleITK converts a file to NIfTI, which is left beside it."""
+    import SimpleITK
+
+    image = SimpleITK.ReadImage(str(path))
+    SimpleITK.WriteImage(image, f"{path}.nii.gz")
+    return _described(SimpleITK.GetArrayFromImage(image), image)
+
+
 def with_pydicom_seg(path: Path) -> dict[str, Any]:
     """As pydicom-seg's SegmentReader reads it, which is what MONAI Label's clients use."""
     import pydicom
@@ -80,6 +89,7 @@ def _described(pixels: Any, image: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     readers = {
         "SimpleITK": with_simpleitk,
+        "SimpleITK to NIfTI": to_nifti,
         "pydicom-seg": with_pydicom_seg,
         "dcmqi": with_dcmqi,
         "tid1500reader": with_tid1500reader,

@@ -13,8 +13,8 @@ from typing import Any
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 from bundle.reports.evidence import kind_of
-from bundle.reports.tools import RECORD as TOOLS
 from bundle.reports.peers import RECIPE as PEER
+from bundle.reports.tools import RECORD as TOOLS
 
 RECIPES = ("paper", "ours", PEER)
 COMPARISON = "compare_"  # begins the names of recorded comparisons

@@ -31,8 +31,8 @@ LAYER = "LESION"
 _SRGB = "_icc_profiles/sRGB_v4_ICC_preference.icc"
 """highdicom's profile of colours that are sRGB, as those are of which nothing else is said."""
 
-_NOTICE_BOX = (0.01, 0.95, 0.99, 0.99)
-"""(left, top, right, bottom) of the displayed area, for what holds for all of it."""
+_NOTICE_BOX, _NOTHING_BOX = (0.01, 0.95, 0.99, 0.99), (0.01, 0.01, 0.99, 0.05)
+"""(left, top, right, bottom) of the displayed area, for what holds for all of it: at its foot and at its head."""
 
 _TEXT_HEIGHT = 16.0
 """Pixels of the image that a line of text is given; the size of its letters is the viewer's."""
@@ -42,7 +42,8 @@ def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike
     """Return a Grayscale or, of a picture in colours, a Color Softcopy Presentation State of one image or frame.
 
     It shows the picture as it is stored, with its own window, and draws the outline, what was found and the notice, in
-    pixels of the image: the upper left corner of the upper left pixel is (0, 0), as PS3.3 C.10.5 counts.
+    pixels of the image: the upper left corner of the upper left pixel is (0, 0), as PS3.3 C.10.5 counts. Where nothing
+    is outlined it says so, and draws nothing.
 
     Args:
         finding: of the source.
@@ -100,8 +101,10 @@ def _outline(pr: Any, finding: Finding) -> list[Any]:
 
 def _texts(pr: Any, finding: Finding) -> list[Any]:
     """What was found, below the lesion or, where there is no room, above it; and what holds for all of it."""
-    left_aligned = pr.TextJustificationValues.LEFT
-    notice = pr.TextObject(NOT_A_DEVICE, pr.AnnotationUnitsValues.DISPLAY, _NOTICE_BOX, None, left_aligned)
+    left_aligned, display = pr.TextJustificationValues.LEFT, pr.AnnotationUnitsValues.DISPLAY
+    notice = pr.TextObject(NOT_A_DEVICE, display, _NOTICE_BOX, None, left_aligned)
+    if not finding.mask.any():
+        return [pr.TextObject(title_of(finding), display, _NOTHING_BOX, None, left_aligned), notice]
     height, width = finding.mask.shape
     rows, columns = np.nonzero(finding.mask)
     top, bottom, left = (int(value) for value in (rows.min(), rows.max() + 1, columns.min()))

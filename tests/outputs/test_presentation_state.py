@@ -16,8 +16,10 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.dicom import write_dicom
 from bundle.outputs.dicom_sr import trace_outline
+from bundle.outputs.findings import title_of
 from bundle.outputs.presentation_state import make_presentation
 from bundle.readers import read_image
 from bundle.readers.dicom import read_header
@@ -78,6 +80,13 @@ def test_label_and_notice_stand_inside_the_image(tmp_path: Path) -> None:
             corner = np.array(text.BoundingBoxBottomRightHandCorner)
             assert (np.array(text.BoundingBoxTopLeftHandCorner) < corner).all()
             assert (corner <= limits[text.BoundingBoxAnnotationUnits]).all()
+
+
+def test_without_a_lesion_it_says_what_was_found_and_draws_nothing(tmp_path: Path) -> None:
+    finding = replace(_finding(), mask=np.zeros(SHAPE, bool))
+    (annotation,) = _stored(_source(tmp_path), mask=finding.mask).GraphicAnnotationSequence
+    assert "GraphicObjectSequence" not in annotation
+    assert [text.UnformattedTextValue for text in annotation.TextObjectSequence] == [title_of(finding), NOT_A_DEVICE]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 VENV_MONAILABEL ?= .venv-monailabel
 BIN_MONAILABEL := $(VENV_MONAILABEL)/bin
+VENV_TOOLS ?= .venv-tools
 
-.PHONY: help demo reproduce package test test-monailabel check docs nightly format clean
+.PHONY: help demo reproduce package test test-monailabel check docs nightly format clean tools
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -67,7 +68,17 @@ docs: $(VENV)/.dev  ## the site, from docs/ into site/; a link that leads nowher
 package: $(VENV)/.dev  ## the zip that a model zoo hosts, tried in a new environment made from its own pins
 	$(BIN)/python scripts/package.py --fresh-environment
 
-nightly: $(VENV)/.extras  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
+$(VENV_TOOLS)/.tools: requirements-tools.txt
+	$(PYTHON) -m venv $(VENV_TOOLS)
+	$(VENV_TOOLS)/bin/pip install --disable-pip-version-check -q -r $<
+	touch $@
+
+tools: $(VENV_TOOLS)/.tools $(VENV)/.dev  ## what viewers and archives make of our objects: runs them, records the table
+	TOOLS_PYTHON=$(VENV_TOOLS)/bin/python TOOLS_RECORD=docs/results/tools.json \
+		$(BIN)/python -m pytest tests/outputs/test_other_tools.py -m slow
+	$(BIN)/python scripts/write_docs.py
+
+nightly: $(VENV)/.extras $(VENV_TOOLS)/.tools  ## the slow tests: kill and damage drills (an hour), real data where BUSI_DIR names it
 	$(BIN)/python -m pytest -m slow
 
 format: $(VENV)/.dev  ## let ruff mend style
@@ -75,4 +86,4 @@ format: $(VENV)/.dev  ## let ruff mend style
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment, the site and the caches, never data or runs
-	rm -rf site $(VENV) $(VENV_MONAILABEL) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) $(VENV_MONAILABEL) $(VENV_TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

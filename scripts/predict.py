@@ -5,8 +5,8 @@ Without --output it prints one line per image and writes nothing. With it, cases
 same command runs again: after an interruption it goes on where it was.
 
 Outputs (--write): png masks; overlay pictures; nifti masks; of DICOM files also seg (Segmentation), sr (Structured
-Report, TID 1500) and sc (Secondary Capture of the overlay); json, csv, parquet and html of all findings; pdf of the
-html.
+Report, TID 1500), pr (Presentation State, drawn over the image) and sc (Secondary Capture of the overlay); json, csv,
+parquet and html of all findings; pdf of the html.
 
 An archive (--engine ray): the same files, by processes of this machine or of a Ray cluster; see docs/scaling.md.
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bundle.prediction.inputs import Input
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "sc", "json", "csv", "parquet", "html", "pdf")
+OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "pr", "sc", "json", "csv", "parquet", "html", "pdf")
 DEFAULT = ("png", "overlay", "json", "csv", "html")
 BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 INTERRUPTED = 130

@@ -27,9 +27,11 @@ def main(argv: list[str] | None = None) -> int:
         plan_figures,
         render_pages,
     )  # after the arguments: it loads torch, which takes seconds
+    from bundle.reports.tools import render_tools
 
     outdated = []
-    for name, text in render_pages(options.docs / "results", ROOT).items():
+    pages = {**render_pages(options.docs / "results", ROOT), **render_tools(options.docs)}
+    for name, text in pages.items():
         page = options.docs / name
         if page.is_file() and page.read_text(encoding="utf-8") == text:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from bundle.errors import InputError
 from bundle.files import write_atomically
 from bundle.finding import Finding
 from bundle.outputs.findings import title_of, write_pictures
-from bundle.outputs.nifti import write_nifti_mask
+from bundle.outputs.nifti import grid_of, write_nifti_mask
 from bundle.outputs.png import draw_explanation, draw_overlay, encode_thumbnail
 from bundle.outputs.records import HEAT, OUTLINE, Records, Written
 from bundle.readers import DICOM, UltrasoundImage, kind_of
@@ -20,12 +21,12 @@ from bundle.readers import DICOM, UltrasoundImage, kind_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-OF_A_CASE = ("png", "overlay", "nifti", "seg", "sr", "sc")
+OF_A_CASE = ("png", "overlay", "nifti", "seg", "sr", "pr", "sc")
 OF_ALL = ("json", "csv", "parquet", "html", "pdf")
 THUMBNAIL_SIDE = 480
 """Pixels of the longer side of a report's pictures: enough for a contour, 200 of them still load at once."""
 
-_DICOM_OUTPUTS = ("seg", "sr", "sc")
+_DICOM_OUTPUTS = ("seg", "sr", "pr", "sc")
 _PICTURES = "pictures"
 
 
@@ -55,6 +56,15 @@ def check_installed(outputs: Collection[str]) -> None:
         load_weasyprint()
 
 
+def warn_of(parts: Collection[str], finding: Finding, source: str | os.PathLike[str]) -> Finding:
+    """Add to a finding the warnings that are about what is written of it."""
+    if "seg" not in parts or finding.spacing_mm is not None or kind_of(source) != DICOM:
+        return finding
+    from bundle.outputs.dicom_seg import UNKNOWN_SPACING
+
+    return replace(finding, warnings=(*finding.warnings, UNKNOWN_SPACING))
+
+
 def write_case(
     finding: Finding,
     image: UltrasoundImage,
@@ -70,7 +80,8 @@ def write_case(
         image: that it was found in.
         source: the image's file.
         name: of its PNG below each folder of pictures, see `output_name`.
-        folder: gets ``masks/``, ``overlays/``, ``explanations/``, ``nifti/``, ``seg/``, ``sr/``, ``sc/``, ``.cases/``.
+        folder: gets ``masks/``, ``overlays/``, ``explanations/``, ``nifti/``, ``seg/``, ``sr/``, ``pr/``, ``sc/``,
+            ``.cases/``.
         parts: as `parts_of` gives them.
 
     Raises:
@@ -80,7 +91,7 @@ def write_case(
     files = write_pictures(finding, name, folder, image.pixels, parts)
     if "nifti" in parts:
         files.append(folder / "nifti" / f"{stem}.nii.gz")
-        write_nifti_mask(finding.mask, files[-1], finding.spacing_mm)
+        write_nifti_mask(finding.mask, files[-1], grid=grid_of(source, finding.frame, finding.spacing_mm))
     if _PICTURES in parts:
         files += _write_thumbnails(finding, image, Records(folder), name)
     refused = []
@@ -108,14 +119,14 @@ def _make_dicom(output: str, finding: Finding, image: UltrasoundImage, source: s
         raise InputError(source, reason, "write other outputs")
     from bundle.outputs.dicom_seg import make_segmentation
     from bundle.outputs.dicom_sr import make_report
+    from bundle.outputs.presentation_state import make_presentation
     from bundle.outputs.secondary_capture import make_capture
     from bundle.readers.dicom import read_header
 
     header = read_header(source)
-    if output == "seg":
-        return make_segmentation(finding, header, source)
-    if output == "sr":
-        return make_report(finding, header, source)
+    makers = {"seg": make_segmentation, "sr": make_report, "pr": make_presentation}
+    if output in makers:
+        return makers[output](finding, header, source)
     return make_capture(finding, header, source, draw_overlay(image.pixels, finding.mask, title_of(finding)))
 
 

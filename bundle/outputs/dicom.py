@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import logging
@@ -11,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import pydicom
@@ -20,15 +22,24 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle import __version__
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
-from bundle.readers.dicom import LIBRARY_LOCK, MANUFACTURER
+from bundle.finding import Finding
+from bundle.readers.dicom import LIBRARY_LOCK, MANUFACTURER, MAX_FRAMES, whole
 
 MODEL_NAME = "Breast ultrasound segmentation and classification"
 SCHEME = "99BUSBUNDLE"
 """Designator of our own codes, for what no standard code says; the standard reserves names in 99 for that."""
 
 CODING_SCHEME = "Breast ultrasound bundle"
-SERIES = {"SEG": (9101, "Lesion outline"), "SR": (9102, "Lesion measurements"), "SC": (9103, "Lesion overlay")}
+SERIES = {
+    "SEG": (9101, "Lesion outline"),
+    "SR": (9102, "Lesion measurements"),
+    "SC": (9103, "Lesion overlay"),
+    "PR": (9104, "Lesion drawn over the image"),
+}
 """Series number and description per kind; numbers that a scanner does not reach."""
+
+DISPLAY_CIELAB = (71.0, 21.0, 74.0)
+"""The orange of the overlays, as DICOM names colours."""
 
 _IDENTITY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
@@ -36,8 +47,9 @@ _IDENTITY = (
 )
 """Type 1 and 2 of the modules Patient and General Study: without them an archive cannot file an object."""
 
-_RETIRED = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")
-"""Forerunners of the two classes of ultrasound images."""
+_SINGLE_FRAME, _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
+_LARGEST_NUMBER = 2**31 - 1
+"""That an Instance Number, a string of integers, can hold."""
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _FORMS = {
@@ -78,21 +90,59 @@ def source_of(header: Dataset, name: str | os.PathLike[str]) -> Dataset:
         source.Rows, source.Columns = int(header.Rows), int(header.Columns)
         if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
             source.NumberOfFrames = frames
+        number = whole(header.get("InstanceNumber"), 0)
+        source.InstanceNumber = number if number > 0 else None
         source.SpecificCharacterSet = "ISO_IR 192"
         source.file_meta = FileMetaDataset()
         source.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return source
 
 
-def refuse_retired(source: Dataset, name: str | os.PathLike[str]) -> None:
-    """Refuse a source of a class that highdicom has no tables for.
+def check_frame(finding: Finding, source: Dataset, name: str | os.PathLike[str]) -> None:
+    """Refuse a finding that is not of this source.
 
     Raises:
-        InputError: it is one.
+        InputError: the source has no such frame, or is of another size than the mask.
     """
-    if source.SOPClassUID in _RETIRED:
-        reason = "its retired class of ultrasound images is unknown to highdicom"
-        raise InputError(name, reason, "write sc, which needs no tables, or other outputs")
+    frames = source.get("NumberOfFrames", 1)
+    if not 0 <= (finding.frame or 0) < frames:
+        raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")
+    if finding.mask.shape != (source.Rows, source.Columns):
+        reason = f"the mask has {finding.mask.shape[0]}×{finding.mask.shape[1]} pixels, its source "
+        raise InputError(name, f"{reason}{source.Rows}×{source.Columns}", "predict from this file")
+
+
+def stand_in(source: Dataset, as_still: bool = False) -> Dataset:
+    """Return a copy of a source under the class that fits its number of frames, which is the one highdicom goes by.
+
+    Scanners write stills as multi-frame images of one frame, some write cines under the single-frame class, and
+    highdicom has no tables for the retired classes. What is made of the copy gets the source's own class back by
+    `name_class_of`.
+
+    Args:
+        source: as `source_of` gives it.
+        as_still: as if there were one frame.
+    """
+    copy = deepcopy(source)
+    if as_still and "NumberOfFrames" in copy:
+        del copy.NumberOfFrames
+    copy.SOPClassUID = UID(_MULTI_FRAME if "NumberOfFrames" in copy else _SINGLE_FRAME)
+    return copy
+
+
+def name_class_of(source: Dataset, dataset: Dataset) -> None:
+    """Let every reference of a dataset to its source name the class that the source has."""
+    for item in _items(dataset):
+        if item.get("ReferencedSOPInstanceUID") == source.SOPInstanceUID:
+            item.ReferencedSOPClassUID = source.SOPClassUID
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    yield dataset
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _items(item)
 
 
 def _clean(keyword: str, value: Any) -> str:
@@ -123,13 +173,26 @@ def instance_arguments(
         "series_number": number,
         "series_description": description,
         "sop_instance_uid": generate_uid(),
-        "instance_number": 1 + (frame or 0),
+        "instance_number": _instance_number(source, frame),
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL_NAME,
         "software_versions": __version__,
         "device_serial_number": "none",
         "specific_character_set": "ISO_IR 192",
     }
+
+
+def _instance_number(source: Dataset, frame: int | None) -> int:
+    """Number an object within its series, which holds those of all images of the source's series.
+
+    A still passes its own number on; the frames of a file of several have numbers beyond those of stills. Where the
+    source has none, it follows from its UID, so that no two images of a series share one.
+    """
+    number = source.InstanceNumber
+    if number is not None and number <= _LARGEST_NUMBER // MAX_FRAMES - 1:
+        return int(number) if frame is None else int(number) * MAX_FRAMES + frame + 1
+    digest = hashlib.sha256(source.SOPInstanceUID.encode()).digest()
+    return 1 + int.from_bytes(digest[:8], "big") % (_LARGEST_NUMBER - MAX_FRAMES) + (frame or 0)
 
 
 def algorithm_parameters(models: Mapping[str, str | None]) -> list[str]:

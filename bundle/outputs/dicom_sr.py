@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import contourpy
@@ -15,7 +17,6 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle import __version__
-from bundle.errors import InputError
 from bundle.finding import NOT_A_DEVICE, Finding
 from bundle.outputs.dicom import (
     CODING_SCHEME,
@@ -24,11 +25,14 @@ from bundle.outputs.dicom import (
     SCHEME,
     algorithm_parameters,
     building,
+    check_frame,
     instance_arguments,
     load_highdicom,
-    refuse_retired,
+    name_class_of,
     source_of,
+    stand_in,
 )
+from bundle.outputs.findings import title_of
 
 ELLIPSE = Code("ELLIPSE", SCHEME, "Axis of the ellipse of equal second moments")
 """How the axes are measured: a reader's calipers measure otherwise."""
@@ -43,8 +47,17 @@ MEASURES = (
 )
 """Key of `measure_lesion`, the concept, and the method where the concept leaves it open."""
 
+IDENTIFIER = "Cornerstone3DTools@^0.1.0:PlanarFreehandROI:Lesion 1"
+"""Of the lesion, for people; its beginning tells Cornerstone's adapters with which tool they can show the outline."""
+
+PERCENT_STEP = 0.1
+"""Of the probability: a tenth of a per cent is more than any calibration knows."""
+
 _TOLERANCE = 0.25
-"""By how much the outline may be simplified, in pixels."""
+"""By how much the outline may be simplified, in pixels; by more where it has too many points."""
+
+_MOST_POINTS = 8000
+"""Of an outline: an element of this kind holds 65,534 bytes, eight for each point."""
 
 
 def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
@@ -58,23 +71,22 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
         name: of the source, for messages.
 
     Raises:
-        InputError: the source lacks UIDs, or has no such frame.
+        InputError: the source lacks UIDs, has no such frame, or is of another size than the mask.
     """
     sr, schemes = load_highdicom("highdicom.sr"), load_highdicom("highdicom.coding_schemes")
     source = source_of(header, name)
-    refuse_retired(source, name)
-    frames = source.get("NumberOfFrames", 1)
-    if not 0 <= (finding.frame or 0) < frames:
-        raise InputError(name, f"has no frame {finding.frame} among its {frames}", "predict from this file")
+    check_frame(finding, source, name)
+    image = stand_in(source)
     with building("SR", name):
         content = sr.MeasurementReport(
             observation_context=_observer(sr, finding),
             procedure_reported=codes.SCT.UltrasonographyOfBreast,
-            imaging_measurements=[_lesion(sr, finding, source)],
+            imaging_measurements=[_lesion(sr, finding, image)],
             title=codes.DCM.ImagingMeasurementReport,
         )
+        _separate(content)
         dataset: Dataset = sr.ComprehensiveSR(
-            evidence=[source],
+            evidence=[image],
             content=content,
             is_complete=True,
             is_final=False,
@@ -82,7 +94,16 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
             coding_schemes=[schemes.CodingSchemeIdentificationItem(SCHEME, name=CODING_SCHEME, version=__version__)],
             **instance_arguments("SR", source, finding.models, finding.frame),
         )
+        name_class_of(source, dataset)
     return dataset
+
+
+def _separate(items: Iterable[Dataset]) -> None:
+    """Say of each container that its items stand apart: as continuous text, DCMTK's page leaves out their names."""
+    for item in items:
+        if item.ValueType == "CONTAINER":
+            item.ContinuityOfContent = "SEPARATE"
+        _separate(item.get("ContentSequence", ()))
 
 
 def _observer(sr: Any, finding: Finding) -> Any:
@@ -97,17 +118,15 @@ def _observer(sr: Any, finding: Finding) -> Any:
     return sr.ObservationContext(observer_device_context=context)
 
 
-def _lesion(sr: Any, finding: Finding, source: Dataset) -> Any:
+def _lesion(sr: Any, finding: Finding, image: Dataset) -> Any:
+    """The lesion with its outline, what was measured of it and what was decided, as TID 1410."""
+    outline, frames = trace_outline(finding.mask), None if finding.frame is None else [finding.frame + 1]
+    source = sr.SourceImageForRegion.from_source_image(image, frames)
     thresholds = [f"{point}: malignant from {value['threshold']:.4f}" for point, value in finding.decisions.items()]
-    warnings = [f"warning: {warning}" for warning in finding.warnings]
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="Lesion 1"),
+    group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier=IDENTIFIER),
         referenced_region=sr.ImageRegion(
-            graphic_type=sr.GraphicTypeValues.POLYLINE,
-            graphic_data=trace_outline(finding.mask),
-            source_image=sr.SourceImageForRegion.from_source_image(
-                source, None if finding.frame is None else [finding.frame + 1]
-            ),
+            graphic_type=sr.GraphicTypeValues.POLYLINE, graphic_data=outline, source_image=source
         ),
         finding_type=codes.SCT.Lesion,
         finding_category=codes.SCT.MorphologicallyAbnormalStructure,
@@ -117,7 +136,7 @@ def _lesion(sr: Any, finding: Finding, source: Dataset) -> Any:
             version=__version__,
             manufacturer=MANUFACTURER,
             family=codes.DCM.ArtificialIntelligence,
-            parameters=[*algorithm_parameters(finding.models), *thresholds, *warnings, NOT_A_DEVICE],
+            parameters=[*algorithm_parameters(finding.models), *thresholds],
         ),
         measurements=_measurements(sr, finding),
         qualitative_evaluations=[
@@ -129,25 +148,57 @@ def _lesion(sr: Any, finding: Finding, source: Dataset) -> Any:
             for number, (point, value) in enumerate(finding.decisions.items(), 1)
         ],
     )
+    _outline_in_first_number(sr, group, outline, source)
+    _add_comments(sr, group, finding)
+    return group
+
+
+def _add_comments(sr: Any, group: Any, finding: Finding) -> None:
+    """Add the warnings as comments: of several algorithm parameters dcmqi's tid1500reader keeps the first alone."""
+    # Cornerstone's adapters make the first the label of the outline.
+    comments = [f"{title_of(finding)}. {NOT_A_DEVICE}", *(f"Warning: {warning}" for warning in finding.warnings)]
+    group[0].ContentSequence += [
+        sr.TextContentItem(codes.DCM.Comment, comment, sr.RelationshipTypeValues.CONTAINS) for comment in comments
+    ]
 
 
 def _measurements(sr: Any, finding: Finding) -> list[Any]:
     known = finding.spacing_mm is not None
     length, area = (codes.UCUM.Millimeter, codes.UCUM.SquareMillimeter) if known else (PIXELS, SQUARE_PIXELS)
     ending = "mm" if known else "px"
+    row, column = finding.spacing_mm or (1.0, 1.0)
     measurements = [
         sr.Measurement(
             name=concept,
-            value=finding.lesion[f"{key}_{ending}2" if key == "area" and known else f"{key}_{ending}"],
-            unit=area if key == "area" else length,
+            value=round_to(finding.lesion[f"{key}_{ending}2" if is_area and known else f"{key}_{ending}"], step),
+            unit=area if is_area else length,
             method=method,
         )
         for key, concept, method in MEASURES
+        for is_area in [key == "area"]
+        for step in [row * column if is_area else min(row, column)]
     ]
-    probability = sr.Measurement(
-        name=codes.DCM.ProbabilityOfCancer, value=100 * finding.probability, unit=codes.UCUM.Percent
-    )
+    percent = round_to(100 * finding.probability, PERCENT_STEP)
+    probability = sr.Measurement(name=codes.DCM.ProbabilityOfCancer, value=percent, unit=codes.UCUM.Percent)
     return [*measurements, probability]
+
+
+def _outline_in_first_number(sr: Any, group: Any, outline: np.ndarray, source: Any) -> None:
+    """Say that the area follows from the outline: viewers built on Cornerstone's adapters look for it there alone.
+
+    The template has the outline beside the numbers and may be extended; highdicom's constructor does not extend it.
+    """
+    area = next(item for item in group[0].ContentSequence if item.ValueType == "NUM")
+    area.ContentSequence = [
+        sr.CoordinatesForMeasurement(
+            graphic_type=sr.GraphicTypeValues.POLYLINE, graphic_data=outline, source_image=source
+        )
+    ]
+
+
+def round_to(value: float, step: float) -> float:
+    """Round to the decimal place that is no coarser than a step: of a size, what one pixel changes it by."""
+    return round(value, max(0, math.ceil(-math.log10(step) - 1e-6)))
 
 
 def trace_outline(mask: np.ndarray) -> np.ndarray:
@@ -163,7 +214,10 @@ def trace_outline(mask: np.ndarray) -> np.ndarray:
     framed = np.pad(mask, 1).astype(np.float32)
     borders: list[Any] = list(contourpy.contour_generator(z=framed).lines(0.5))
     outer = max(borders, key=lambda points: float(np.ptp(points, axis=0).prod()))
-    kept = cv2.approxPolyDP(outer[:-1].astype(np.float32)[:, None], _TOLERANCE, closed=True)[:, 0].astype(np.float64)
+    corners, tolerance = outer[:-1].astype(np.float32)[:, None], _TOLERANCE
+    while len(simple := cv2.approxPolyDP(corners, tolerance, closed=True)) >= _MOST_POINTS:
+        tolerance *= 2
+    kept = simple[:, 0].astype(np.float64)
     height, width = mask.shape
     kept = np.clip(kept - 0.5, 0, (width, height))
     return np.concatenate([kept, kept[:1]])

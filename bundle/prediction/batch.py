@@ -27,7 +27,7 @@ from bundle.errors import InputError, NotAnImageError, printable
 from bundle.files import sha256_of
 from bundle.finding import Finding
 from bundle.networks.weights import card_path
-from bundle.outputs.case import parts_of, write_case
+from bundle.outputs.case import parts_of, warn_of, write_case
 from bundle.outputs.findings import write_findings_csv, write_findings_json
 from bundle.outputs.records import Findings, Records
 from bundle.prediction.inputs import FrameChoice, Input
@@ -170,12 +170,11 @@ class Batch:
             return replace(outcome, finding=image["finding"], refused=image["refused"], resumed=self._is_earlier(image))
         if image is None or finding is None:
             return outcome
-        finding = replace(finding, image=case.name)
+        parts, source = parts_of(self.outputs), split_frame(case.file.path)[0]
+        finding = warn_of(parts, replace(finding, image=case.name), source)
         content = finding.as_dict()
         if self.output is None:
             return replace(outcome, finding=content)
-        parts = parts_of(self.outputs)
-        source = split_frame(case.file.path)[0]
         written = write_case(finding, image, source, Path(case.name), self.output, parts)
         Records(self.output).write(case.name, self._key(case), content, parts, written, self.run_id)
         return replace(outcome, finding=content, refused=written.refused)

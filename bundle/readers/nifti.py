@@ -55,7 +55,7 @@ def read_nifti(path: str, frame: int | None = None) -> UltrasoundImage:
         InputError: no readable NIfTI file, more than two axes and slices, a size above the limits, values without a
             known range; or several slices and none is named.
     """
-    with _opened(path) as (header, stream):
+    with opened_nifti(path) as (header, stream):
         layout = _settled(path, header, stream)
         number = choose_frame(path, layout.frames, frame)
         values = _read_slice(path, header, stream, layout, number)
@@ -88,7 +88,7 @@ def read_nifti_mask(path: str, frame: int | None = None, image: str | None = Non
         InputError: as `read_nifti`; or its values are no mask's.
     """
     turned = image is not None and is_upside_down(image)
-    with _opened(path) as (header, stream):
+    with opened_nifti(path) as (header, stream):
         layout = _settled(path, header, stream, alike=1.0, unlike=1.0)
         number = choose_frame(path, layout.frames, frame)
         values = _read_slice(path, header, stream, layout, number)
@@ -103,7 +103,7 @@ def is_upside_down(path: str) -> bool:
     Raises:
         InputError: as `read_nifti`.
     """
-    with _opened(path) as (header, _):
+    with opened_nifti(path) as (header, _):
         return stored_upside_down(header)
 
 
@@ -113,12 +113,12 @@ def count_nifti_frames(path: str) -> int:
     Raises:
         InputError: as `read_nifti`.
     """
-    with _opened(path) as (header, stream):
+    with opened_nifti(path) as (header, stream):
         return _settled(path, header, stream).frames
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, BinaryIO]]:
+def opened_nifti(path: str) -> Iterator[tuple[Any, BinaryIO]]:
     """Give the header and the uncompressed content; whatever goes wrong inside becomes one InputError."""
     check_file(path)
     with open_or_refuse(path) as file:

@@ -14,6 +14,7 @@ from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 from bundle.reports.evidence import kind_of
 from bundle.reports.peers import RECIPE as PEER
+from bundle.reports.tools import RECORD as TOOLS
 
 RECIPES = ("paper", "ours", PEER)
 COMPARISON = "compare_"  # begins the names of recorded comparisons
@@ -183,7 +184,7 @@ def read_records(results_dir: PathLike) -> Records:
             keys = _SPEEDS if kind == "training" else ("runs", "provenance")
             _require(file, content, keys, f"run scripts/benchmark.py {kind} again")
             records.benchmarks[kind] = content
-        elif kind_of(content) or file.stem == FUZZ:
+        elif kind_of(content) or file.stem in (FUZZ, TOOLS):
             records.others.append({**content, "dataset_name": read.get("name")})
         elif content.get("task") == CLASSIFICATION:
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)

@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dicomweb_client.session_utils import create_session_from_user_pass
 from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -29,7 +33,19 @@ from monailabel.tasks.activelearning.random import Random
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+try:
+    import torchvision  # noqa: F401, which MONAI Label needs
+except (ImportError, RuntimeError, OSError) as error:
+    print(
+        f"torchvision does not fit torch {torch.__version__} ({str(error).splitlines()[0]}); install the build of both "
+        "from one index, as https://pytorch.org says for this machine",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)  # the web server would make a traceback of any exception, SystemExit included
+
 from lib.active_learning import MostUncertain, ScoreAgreement, ScoreUncertainty  # noqa: E402
+from lib.archive import UltrasoundArchive  # noqa: E402
 from lib.infer import FindLesion  # noqa: E402
 from lib.train import ClassificationTrainer, SegmentationTrainer  # noqa: E402
 
@@ -59,6 +75,27 @@ class BreastUltrasoundApp(MONAILabelApp):
             description="Lesion segmentation and benign/malignant classification. Research software, no medical device",
             version=__version__,
             labels={"lesion": 1},
+        )
+
+    def _init_dicomweb_datastore(self) -> Datastore:
+        """An archive whose segmentations by models are no labels, see `lib.archive`."""
+        session = None
+        if settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
+            session = create_session_from_user_pass(
+                settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+            )
+        client = DICOMwebClientX(
+            url=self.studies,
+            session=session,
+            qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+            wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+            stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+        )
+        return UltrasoundArchive(
+            client=client,
+            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+            cache_path=(settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or "").strip() or None,
+            fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
         )
 
     def init_infers(self) -> dict[str, InferTask]:

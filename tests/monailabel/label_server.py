@@ -117,7 +117,9 @@ def _torchvision_fits() -> bool:
     return done.returncode == 0
 
 
-def write_dicom(pixels: np.ndarray, path: Path, spacing: tuple[float, float] = (0.1, 0.2)) -> None:
+def write_dicom(
+    pixels: np.ndarray, path: Path, spacing: tuple[float, float] = (0.1, 0.2), series: str | None = None
+) -> None:
     """Write a single-frame ultrasound image (H, W) uint8 as scanners do; no patient is in it."""
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
@@ -128,7 +130,8 @@ def write_dicom(pixels: np.ndarray, path: Path, spacing: tuple[float, float] = (
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = UltrasoundImageStorage, meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[series]) if series else generate_uid()
+    dataset.SeriesInstanceUID = series or generate_uid()
     dataset.PatientName, dataset.PatientID, dataset.Modality = "Phantom", "phantom", "US"
     dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyDate = dataset.StudyTime = ""
     dataset.AccessionNumber = dataset.StudyID = dataset.ReferringPhysicianName = ""
@@ -141,4 +144,30 @@ def write_dicom(pixels: np.ndarray, path: Path, spacing: tuple[float, float] = (
     dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
     dataset["PixelData"].VR = "OB"
     dataset.is_little_endian, dataset.is_implicit_VR = True, False
+    pydicom.dcmwrite(path, dataset, write_like_original=False)
+
+
+def write_segmentation(mask: np.ndarray, source: Path, path: Path, kind: str, name: str = "somebody") -> None:
+    """Write a mask (H, W) bool as a BINARY SEG of an image, by an algorithm of a kind, such as MANUAL."""
+    import pydicom
+    from pydicom.dataset import Dataset
+    from pydicom.uid import generate_uid
+
+    dataset = pydicom.dcmread(source)
+    image, series = Dataset(), Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedInstanceSequence = dataset.SeriesInstanceUID, [image]
+    derivation, number, frame, segment = Dataset(), Dataset(), Dataset(), Dataset()
+    derivation.SourceImageSequence, number.ReferencedSegmentNumber = [image], 1
+    frame.DerivationImageSequence, frame.SegmentIdentificationSequence = [derivation], [number]
+    segment.SegmentNumber, segment.SegmentLabel = 1, "Lesion"
+    segment.SegmentAlgorithmType, segment.SegmentAlgorithmName = kind, name
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SeriesInstanceUID, dataset.Modality, dataset.SegmentationType = generate_uid(), "SEG", "BINARY"
+    dataset.ReferencedSeriesSequence, dataset.PerFrameFunctionalGroupsSequence = [series], [frame]
+    dataset.SegmentSequence, dataset.NumberOfFrames = [segment], 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
+    bits = np.packbits(mask.ravel(), bitorder="little").tobytes()
+    dataset.PixelData = bits + b"\0" * (len(bits) % 2)
     pydicom.dcmwrite(path, dataset, write_like_original=False)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,17 +24,19 @@ from bundle.errors import InputError
 from bundle.finding import Finding
 from bundle.outputs.dicom import source_of, write_dicom
 from bundle.outputs.dicom_seg import make_segmentation
-from bundle.outputs.dicom_sr import ELLIPSE, make_report, trace_outline
+from bundle.outputs.dicom_sr import ELLIPSE, make_report, round_to, trace_outline
 from bundle.outputs.png import draw_overlay
+from bundle.outputs.presentation_state import make_presentation
 from bundle.outputs.secondary_capture import make_capture
 from bundle.readers import count_frames, read_mask
 from bundle.readers.dicom import read_header
 from bundle.transforms.shape import measure_lesion
-from tests.readers.fabricate import region, regions, save, ultrasound
+from tests.readers.fabricate import US_IMAGE, US_MULTI_FRAME, region, regions, save, ultrasound
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom, of requirements.txt, is not installed")
 
 SHAPE = (90, 120)
+KINDS = ("seg", "sr", "pr", "sc")
 REAL = ("GREYSCALE_IMAGE.dcm", "gdcm-US-ALOKA-16_big.dcm", "US-RGB-8-epicard.dcm", "YBR_FULL-RLE.dcm")
 REAL_CINES = ("DIRW0007.dcm", "IM00001.implicit_little_endian.dcm")
 
@@ -85,7 +89,8 @@ def _make(kind: str, finding: Finding, source: Path) -> Dataset:
     header = read_header(source)
     if kind == "sc":
         return make_capture(finding, header, source, draw_overlay(np.zeros(finding.mask.shape), finding.mask))
-    return (make_segmentation if kind == "seg" else make_report)(finding, header, source)
+    makers = {"seg": make_segmentation, "sr": make_report, "pr": make_presentation}
+    return makers[kind](finding, header, source)
 
 
 def test_a_segmentation_reads_back_pixel_equal_and_names_its_source(single: Path, tmp_path: Path) -> None:
@@ -110,8 +115,63 @@ def test_a_segmentation_of_a_frame_among_several_is_refused_in_one_line(cine: Pa
     assert "\n" not in str(error.value)
 
 
+def test_a_segmentation_lies_in_the_axes_of_its_picture(single: Path) -> None:
+    for spacing_mm, written in (((0.1, 0.12), [0.1, 0.12]), (None, [1, 1])):
+        dataset = make_segmentation(_finding(spacing_mm=spacing_mm), read_header(single), single)
+        shared, frame = dataset.SharedFunctionalGroupsSequence[0], dataset.PerFrameFunctionalGroupsSequence[0]
+        assert shared.PixelMeasuresSequence[0].PixelSpacing == written
+        assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == [0, 0, 0]
+        assert "FrameOfReferenceUID" not in dataset
+        description = dataset.SegmentSequence[0].SegmentDescription
+        assert ("in the SEG a pixel counts as 1 × 1 mm" in description) == (spacing_mm is None)
+        assert "not a medical device" in description
+        assert "Warning: a warning." in description
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_multi_frame_file_of_one_frame_is_a_still(kind: str, tmp_path: Path) -> None:
+    source = save(ultrasound(np.zeros(SHAPE, np.uint8), SOPClassUID=US_MULTI_FRAME, NumberOfFrames=1), tmp_path / "a")
+    dataset = _make(kind, _finding(), source)
+    assert _referenced_classes(dataset) == {US_MULTI_FRAME}
+    assert _errors(dataset, tmp_path) == []
+    if kind == "seg":
+        np.testing.assert_array_equal(read_mask(_stored(dataset, tmp_path), source), _finding().mask)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "seg"])
+def test_a_single_frame_class_of_two_frames_is_a_cine(kind: str, tmp_path: Path) -> None:
+    source = save(ultrasound([np.zeros(SHAPE, np.uint8)] * 2, SOPClassUID=US_IMAGE), tmp_path / "a.dcm")
+    dataset = _make(kind, _finding(frame=1), source)
+    assert _referenced_classes(dataset) == {US_IMAGE}
+    assert {item.value for item in _walk(dataset) if item.keyword == "ReferencedFrameNumber"} == {2}
+
+
+def _referenced_classes(dataset: Dataset) -> set[str]:
+    """Of images: a code's context and the like refer to no object."""
+    return {str(item.value) for item in _walk(dataset) if item.keyword == "ReferencedSOPClassUID"}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_objects_of_one_series_have_different_instance_numbers(known: bool, tmp_path: Path) -> None:
+    numbers = []
+    for number in (1, 2, 3):
+        frames = [np.zeros(SHAPE, np.uint8)] * (3 if number == 3 else 1)
+        scan = ultrasound(frames if number == 3 else frames[0], SeriesInstanceUID="1.2.3")
+        if known:
+            scan.InstanceNumber = number
+        source = save(scan, tmp_path / f"{number}.dcm")
+        for frame in (0, 1, 2) if number == 3 else (None,):
+            dataset = make_report(_finding(frame=frame), read_header(source), source)
+            assert dataset.SeriesInstanceUID == numbers[0][0] if numbers else True
+            numbers.append((dataset.SeriesInstanceUID, int(dataset.InstanceNumber)))
+    assert len(set(numbers)) == 5
+    if known:
+        assert [number for _, number in numbers[:2]] == [1, 2]
+
+
 def test_a_mask_of_another_size_is_refused(single: Path) -> None:
-    for kind in ("seg", "sc"):
+    for kind in KINDS:
         with pytest.raises(InputError, match="90×120"):
             _make(kind, _finding((100, 120)), single)
 
@@ -128,11 +188,11 @@ def test_a_report_reads_back_with_equal_measurements(single: Path, tmp_path: Pat
     group, values = _measured(_stored(make_report(finding, read_header(single), single), tmp_path))
     lesion = finding.lesion
     assert values == {
-        "Area": (lesion["area_mm2"], "mm2"),
-        "Long axis": (lesion["long_axis_mm"], "mm"),
-        "Short axis": (lesion["short_axis_mm"], "mm"),
-        "Perimeter": (lesion["perimeter_mm"], "mm"),
-        "Probability of cancer": (pytest.approx(81.23456789, rel=1e-12), "%"),
+        "Area": (round(lesion["area_mm2"], 2), "mm2"),
+        "Long axis": (round(lesion["long_axis_mm"], 1), "mm"),
+        "Short axis": (round(lesion["short_axis_mm"], 1), "mm"),
+        "Perimeter": (round(lesion["perimeter_mm"], 1), "mm"),
+        "Probability of cancer": (81.2, "%"),
     }
     assert group.finding_type == codes.SCT.Lesion
     assert [site.value for site in group.finding_sites] == [codes.SCT.Breast]
@@ -147,22 +207,67 @@ def test_a_report_says_which_software_and_weights_found_it(single: Path) -> None
     assert any("a" * 64 in text for text in texts)
     assert any("b" * 64 in text for text in texts)
     assert any("malignant from 0.9000" in text for text in texts)
-    assert any("not a medical device" in text for text in texts)
-    assert any("a warning" in text for text in texts)
+
+
+def _page_of(dataset: Dataset, tmp_path: Path) -> str:
+    """The page that DCMTK makes of a report, as text."""
+    program = shutil.which("dsr2html")
+    if program is None:
+        pytest.skip("dsr2html, of Debian's dcmtk, is not installed")
+    path = tmp_path / "page.html"
+    subprocess.run([program, str(_stored(dataset, tmp_path)), str(path)], check=True, capture_output=True)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", path.read_text())).split())
+
+
+def test_the_page_of_a_report_names_its_numbers_and_warns(single: Path, tmp_path: Path) -> None:
+    finding = _finding()
+    page = _page_of(make_report(finding, read_header(single), single), tmp_path)
+    lesion = finding.lesion
+    assert f"Area: {round(lesion['area_mm2'], 2)} mm2" in page
+    assert f"Long axis: {round(lesion['long_axis_mm'], 1)} mm" in page
+    assert "Probability of cancer: 81.2 %" in page
+    assert "Decision at sensitivity 0.95: Benign" in page
+    assert "P(malignant) 0.81. Research software, not a medical device." in page
+    assert "Warning: a warning" in page
+
+
+def test_a_viewer_of_cornerstone_finds_the_outline_in_the_area(single: Path) -> None:
+    dataset = make_report(_finding(), read_header(single), single)
+    items = [item.value for item in _walk(dataset) if item.keyword == "ContentSequence"]
+    (group,) = [items for items in items if any(item.ValueType == "NUM" for item in items)]
+    (identifier,) = [item.TextValue for item in group if _name(item) == "Tracking Identifier"]
+    assert identifier.startswith("Cornerstone3DTools@^0.1.0:PlanarFreehandROI")
+    first = next(item for item in group if item.ValueType == "NUM")
+    (beside,) = [item for item in group if item.ValueType == "SCOORD"]
+    (inside,) = first.ContentSequence
+    assert _name(first) == "Area"
+    assert inside.GraphicData == beside.GraphicData
+    assert inside.ContentSequence[0].ReferencedSOPSequence == beside.ContentSequence[0].ReferencedSOPSequence
+
+
+def _name(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeMeaning)
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "rounded"), [(7.4176, 0.1, 7.4), (7.4176, 0.05, 7.42), (7.4176, 1.0, 7), (21.6014, 0.012, 21.6)]
+)
+def test_a_size_is_rounded_to_a_pixel(value: float, step: float, rounded: float) -> None:
+    assert round_to(value, step) == rounded
 
 
 def test_sizes_are_in_pixels_where_the_spacing_is_unknown(single: Path, tmp_path: Path) -> None:
     finding = _finding(spacing_mm=None)
     _, values = _measured(_stored(make_report(finding, read_header(single), single), tmp_path))
-    assert values["Long axis"] == (finding.lesion["long_axis_px"], "{pixels}")
+    assert values["Long axis"] == (round(finding.lesion["long_axis_px"]), "{pixels}")
     assert values["Area"] == (finding.lesion["area_px"], "{pixels}2")
 
 
 def test_a_report_on_a_cine_names_the_frame_counted_from_one(cine: Path, tmp_path: Path) -> None:
     path = _stored(make_report(_finding(frame=2), read_header(cine), cine), tmp_path)
     group, _ = _measured(path)
-    (source,) = [item for item in _walk(highdicom.sr.srread(path)) if item.keyword == "ReferencedFrameNumber"]
-    assert source.value == 3
+    numbers = [item.value for item in _walk(highdicom.sr.srread(path)) if item.keyword == "ReferencedFrameNumber"]
+    assert set(numbers) == {3}
     assert group.roi is not None
     with pytest.raises(InputError, match="no frame 5"):
         make_report(_finding(frame=5), read_header(cine), cine)
@@ -196,12 +301,11 @@ def test_a_source_without_a_uid_is_refused_without_quoting_its_header(tmp_path: 
     assert "Doe" not in str(error.value)
 
 
-def test_a_source_of_a_retired_class_gets_a_capture_and_a_clear_line_for_the_rest(tmp_path: Path) -> None:
-    path = save(ultrasound(np.zeros(SHAPE, np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.6"), tmp_path / "a.dcm")
-    for kind in ("seg", "sr"):
-        with pytest.raises(InputError, match="retired class"):
-            _make(kind, _finding(), path)
-    assert _make("sc", _finding(), path).Rows == SHAPE[0]
+@pytest.mark.parametrize("retired", ["1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3"])
+def test_objects_name_the_retired_class_of_their_source(retired: str, tmp_path: Path) -> None:
+    path = save(ultrasound(np.zeros(SHAPE, np.uint8), SOPClassUID=retired), tmp_path / "a.dcm")
+    for kind in KINDS:
+        assert _referenced_classes(_make(kind, _finding(), path)) == {retired}, kind
 
 
 def test_values_that_break_the_standard_become_empty(single: Path) -> None:
@@ -216,11 +320,9 @@ def test_values_that_break_the_standard_become_empty(single: Path) -> None:
 def test_a_name_in_any_alphabet_survives(single: Path, tmp_path: Path) -> None:
     header = read_header(single)
     header.SpecificCharacterSet, header.PatientName = "ISO_IR 192", "Ωμέγα^Ünal"
-    for kind in ("seg", "sr", "sc"):
-        finding = _finding()
-        make = {"seg": make_segmentation, "sr": make_report}.get(kind)
-        picture = draw_overlay(np.zeros(SHAPE), finding.mask)
-        dataset = make(finding, header, single) if make else make_capture(finding, header, single, picture)
+    source = save(header, tmp_path / "named.dcm")
+    for kind in KINDS:
+        dataset = _make(kind, _finding(), source)
         assert str(dcmread(_stored(dataset, tmp_path)).PatientName) == "Ωμέγα^Ünal"
 
 
@@ -253,13 +355,13 @@ def _errors(dataset: Dataset, tmp_path: Path) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 
-@pytest.mark.parametrize("kind", ["seg", "sr", "sc"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spacing_mm", [(0.1, 0.12), None])
 def test_objects_of_a_single_image_conform(kind: str, spacing_mm: Any, single: Path, tmp_path: Path) -> None:
     assert _errors(_make(kind, _finding(spacing_mm=spacing_mm), single), tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", ["sr", "sc"])
+@pytest.mark.parametrize("kind", ["sr", "pr", "sc"])
 def test_objects_of_a_cine_conform(kind: str, cine: Path, tmp_path: Path) -> None:
     assert _errors(_make(kind, _finding(frame=2), cine), tmp_path) == []
 
@@ -277,7 +379,7 @@ def real_file() -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", [*REAL, *REAL_CINES])
-@pytest.mark.parametrize("kind", ["seg", "sr", "sc"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_objects_of_real_files_conform(kind: str, name: str, real_file: Callable[[str], Path], tmp_path: Path) -> None:
     source = real_file(name)
     frames, header = count_frames(source), read_header(source)

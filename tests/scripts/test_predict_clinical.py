@@ -156,7 +156,7 @@ def test_no_header_value_leaves_the_source_but_where_the_standard_needs_it(
     below = {path: _leaks(path, canaries) for path in clean}
     assert {path: found for path, found in below.items() if found} == {}
     objects = [path for path in files if path.suffix == ".dcm"]
-    assert len(objects) == 2 + 5 + 5  # seg of two single images; sr and sc of them and of three frames
+    assert len(objects) == 2 + 3 * 5  # seg of two single images; sr, pr and sc of them and of three frames
     for path in objects:
         dataset = dcmread(path)
         for keyword in IDENTITY:
@@ -185,9 +185,10 @@ def test_every_output_is_there_and_says_what_could_not_be(predicted: tuple[Path,
     assert [bad["path"] for bad in content["skipped"]] == ["broken.dcm"]
     assert len(content["findings"]) == 2 + 3 + 5
     refused = {(entry["output"], len(entry["images"])): entry["reason"] for entry in content["not_written"]}
-    assert {key for key, reason in refused.items() if "no DICOM file" in reason} == {("seg", 5), ("sr", 5), ("sc", 5)}
+    no_dicom = {key for key, reason in refused.items() if "no DICOM file" in reason}
+    assert no_dicom == {("seg", 5), ("sr", 5), ("pr", 5), ("sc", 5)}
     assert "frame of reference" in refused["seg", 3]
-    assert "no seg, sr, sc of 5 image(s)" in terminal
+    assert "no seg, sr, pr, sc of 5 image(s)" in terminal
     mask = read_mask(folder / "masks" / "sub" / "single.dcm.png")
     np.testing.assert_array_equal(read_mask(folder / "nifti" / "sub" / "single.dcm.nii.gz"), mask)
     segmentation = folder / "seg" / "sub" / "single.dcm.seg.dcm"
@@ -239,6 +240,16 @@ def test_a_missing_package_is_named_before_any_work(
     (line,) = capsys.readouterr().err.splitlines()
     assert "pip install -r requirements.txt" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_segmentation_without_a_known_spacing_is_warned_of(tiny_models: Path, tmp_path: Path) -> None:
+    save(ultrasound(_pixels()), tmp_path / "scans" / "a.dcm")
+    words = [str(tmp_path / "scans"), "--models", str(tiny_models), "--device", "cpu"]
+    for outputs, warned in ((["seg", "json"], True), (["sr", "json"], False)):
+        output = tmp_path / outputs[0]
+        assert main([*words, "--output", str(output), "--write", *outputs]) == 0
+        (finding,) = json.loads((output / "findings.json").read_text())["findings"]
+        assert ("the spacing is unknown: in the SEG a pixel counts as 1 × 1 mm" in finding["warnings"]) == warned
 
 
 def _command(root: Path, folder: Path, models: Path, output: Path, *words: str) -> list[str]:

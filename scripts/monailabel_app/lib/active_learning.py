@@ -73,15 +73,18 @@ class ScoreAgreement(ScoringMethod):
         self.lesion = lesion
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Return the Dice of each image; None where both masks are empty."""
+        """Return the Dice of each image, None where both masks are empty; what can not be used is told in the log."""
         dice: dict[str, float | None] = {}
         for image in datastore.get_labeled_images():
-            truth = read_mask(datastore.get_label_uri(image, DefaultLabelTag.FINAL))
-            found = self.lesion.predictor(request.get("device")).predict(datastore.get_image_uri(image)).mask
+            try:
+                truth = read_mask(datastore.get_label_uri(image, DefaultLabelTag.FINAL))
+                found = self.lesion.predictor(request.get("device")).predict(datastore.get_image_uri(image)).mask
+            except UserError as error:
+                logger.warning("%s is not compared: %s", image, error)
+                continue
             if truth.shape != found.shape:
-                raise UserError(
-                    f"{image}: its label has {truth.shape} pixels, the image {found.shape}; submit it again"
-                )
+                logger.warning("%s is not compared: its label has %s pixels, it %s", image, truth.shape, found.shape)
+                continue
             both = int(truth.sum() + found.sum())
             dice[image] = 2 * int((truth & found).sum()) / both if both else None
             datastore.update_image_info(image, {"dice": dice[image]})

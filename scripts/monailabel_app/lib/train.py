@@ -13,7 +13,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.tasks.train.bundle import BundleConstants, BundleTrainTask
 
 from bundle.data.classifier import TARGETS
-from bundle.errors import InputError, UserError
+from bundle.errors import UserError
 from bundle.files import sha256_of
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 from bundle.outputs.png import write_probability
@@ -125,10 +125,10 @@ class ClassificationTrainer(_Trainer):
             label = _diagnosis_of(image, datastore)
             if label is None:
                 continue
-            path = datastore.get_image_uri(image)
             try:
+                path = datastore.get_image_uri(image)
                 probability = predictor.predict(path).probability_map
-            except InputError as error:
+            except UserError as error:
                 logger.warning("%s is left out: %s", image, error)
                 continue
             file = maps / segmenter / f"{sha256_of(path)[:16]}.png"

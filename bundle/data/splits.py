@@ -77,9 +77,14 @@ def is_by_image(text: str) -> bool:
     return str(text).rstrip().endswith(BY_IMAGE)
 
 
-def parse_left_out(text: str) -> str | None:
-    """The dataset in "leave out BUSBRA"; None for any other split."""
-    return str(text).strip().removeprefix(LEAVE_OUT).strip() if str(text).strip().startswith(LEAVE_OUT) else None
+def parse_left_out(text: str) -> tuple[str, tuple[int, int] | None] | None:
+    """The dataset in "leave out BUSBRA", and the fold in "leave out BUSBRA, inner fold 0 of 2"; None for other splits.
+
+    Raises:
+        UserError: there is no such fold.
+    """
+    match = re.fullmatch(rf"{LEAVE_OUT}(.+?)(?:, inner (fold .+))?", str(text).strip())
+    return None if match is None else (match[1], parse_fold(match[2]) if match[2] else None)
 
 
 def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None, bool]:
@@ -111,7 +116,9 @@ def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, lis
 
     "65:5:30 by image" deals out single images, whatever their groups: each case of the result is a group of its own.
 
-    "leave out BUSBRA" tests that one of several datasets and trains on the others, see `leave_out_dataset`.
+    "leave out BUSBRA" tests that one of several datasets and trains on the others, see `leave_out_dataset`;
+    "leave out BUSBRA, inner fold 0 of 2" is a fold of these others alone, so that they get masks from networks that saw
+    neither them nor the dataset that is left out.
 
     Raises:
         UserError: the text is of no such form, there are fewer groups than folds, or no such folds or dataset.
@@ -119,7 +126,11 @@ def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, lis
     ratio, fold, own = parse_split(split)
     left_out = parse_left_out(split)
     if left_out is not None:
-        return leave_out_dataset(cases, left_out, seed)
+        name, inner = left_out
+        if inner is None:
+            return leave_out_dataset(cases, name, seed)
+        outside = leave_out_dataset(cases, name, seed)
+        return k_fold([*outside["training"], *outside["validation"]], inner[1], seed)[inner[0]]
     if is_by_image(split):
         cases = [replace(case, group=case.image) for case in cases]
     if ratio is None:

@@ -94,6 +94,20 @@ def test_a_left_out_dataset_is_tested_whole_and_its_twins_are_not_trained_on(mad
     assert not any("benign (1).png" in image for image in used)
 
 
+def test_inner_folds_hold_nothing_of_the_dataset_that_is_left_out(made: Path, tmp_path: Path) -> None:
+    tested: list[str] = []
+    for fold in range(2):
+        split = f"leave out second, inner fold {fold} of 2"
+        split_again(made / "out", tmp_path / str(fold), split, 0)
+        datalist = ensure_prepared(_sets(made), tmp_path / str(fold), split=split, seed=0)
+        records = [record for part in PARTS for record in datalist[part]]
+        assert {record["dataset"] for record in records} == {"first"}
+        tested += [record["image"] for record in datalist["test"]]
+    assert len(tested) == len(set(tested)) == 15
+    with pytest.raises(UserError, match="numbered from 0"):
+        split_again(made / "out", tmp_path / "none", "leave out second, inner fold 2 of 2", 0)
+
+
 def test_another_dataset_left_out_is_another_split(made: Path, tmp_path: Path) -> None:
     split_again(made / "out", tmp_path, "leave out second", 0)
     with pytest.raises(UserError, match="was made with split leave out second, not leave out first"):

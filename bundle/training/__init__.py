@@ -16,6 +16,7 @@ __getattr__, __all__ = lazy_names(
         "handlers": ["History", "ProgressBar", "Reseed", "ShareBuffers", "StopEarly", "StopOnNonFinite", "shared"],
         "run": ["claim_folder", "run_training"],
         "segment": ["segment_if_needed"],
+        "start": ["start_from", "take_settings"],
         "teacher": ["load_teacher"],
         "tracking": ["ListOutput"],
     },

@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 
+from bundle.data.training_sets import add_recorded, read_recorded
 from bundle.evaluation.classification import area_under_roc, choose_operating_points
 from bundle.evaluation.conformal import fit_conformal
 from bundle.evaluation.fusion import calibrated_probability, fit_calibration, fit_fusion
@@ -84,6 +86,7 @@ def finish_classification(
         "kept": keep,
         "best_epoch": checkpoint.best_epoch,
         **({"continued": checkpoint.continued} if checkpoint.continued else {}),
+        **({"started_from": datalist["started_from"]} if datalist.get("started_from") else {}),
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,
@@ -98,6 +101,8 @@ def finish_classification(
     weights = folder / "model_classifier.pt"
     write_weights(weights, flat_state_dict(network), record)
     write_json(folder / "metrics.json", record)
+    if datalist.get("trained_on"):
+        add_recorded(folder, datalist["trained_on"])
     logger.info(
         "%s%s%s epoch kept, AUROC %.3f on validation (the network alone %.3f), temperature %.2f; weights: %s",
         "SYNTHETIC phantom: " if synthetic else "",
@@ -110,6 +115,7 @@ def finish_classification(
             logger.warning("Weights trained on the phantom or on oracle masks are not published to %s", publish_to)
         else:
             publish(weights, publish_to)
+            add_recorded(Path(publish_to).parent, read_recorded(folder))
 
 
 @torch.no_grad()

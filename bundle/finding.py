@@ -10,8 +10,15 @@ import numpy as np
 
 NOT_A_DEVICE = "Research software, not a medical device."
 MAPS = ("mask", "probability_map", "explanation")
-NO_LESION = "no pixel reaches the threshold: the most probable region was classified instead"
-DOUBTFUL = "doubtful outline: there may be no lesion, or another one"
+SCHEMA_VERSION = 2
+"""Of findings as plain JSON; raised when a field changes its meaning, type or name, or may newly be null."""
+
+FOUND, DOUBTFUL, NONE_FOUND, UNUSABLE = LESION_STATES = ("found", "doubtful", "none found", "unusable")
+"""What became of the search for a lesion: outlined; outlined with a warning; nothing outlined; nothing to see."""
+
+NO_LESION = "no pixel reaches the threshold: nothing is outlined, so nothing was classified"
+ABSENT = "a lesion is less probable than the segmenter's limit: nothing is outlined, so nothing was classified"
+DOUBTFUL_OUTLINE = "doubtful outline: there may be no lesion, or another one"
 OVERLAY_RGB = (230, 159, 0)  # of outlines: orange of the Okabe-Ito palette, told apart by colour-blind readers
 
 
@@ -19,38 +26,43 @@ OVERLAY_RGB = (230, 159, 0)  # of outlines: orange of the Okabe-Ito palette, tol
 class Finding:
     """The result for one image; everything but the `MAPS` is plain JSON.
 
+    Without an outline there is nothing to classify: box, lesion, outline confidence, probabilities and call are None
+    then, and so is the decision at each operating point.
+
     Args:
         image: the file, as it was named.
         size: (H, W) of the stored frame in pixels; boxes, centroid and maps are in its pixels.
         box: (top, left, bottom, right) of the lesion, half-open.
         lesion: area, axes, orientation, solidity …; see `measure_lesion`.
         other_boxes: of further components.
-        is_fallback: nothing reached the threshold, and the most probable region stands in.
+        lesion_state: one of `LESION_STATES`.
+        reason: why nothing is outlined; None where something is.
         outline_confidence: mean probability of lesion inside the outline, in [0, 1]; below the limit on the
             segmenter's card a warning says so.
         probability_raw: of malignancy, as the network gives it.
         probability: of malignancy, calibrated with the temperature fitted on validation.
-        decisions: per operating point, its threshold and "malignant" or "benign".
+        decisions: per operating point, its threshold and "malignant", "benign" or None.
         warnings: what a reader should know.
         models: sha256 of the weights that said so.
-        mask: (H, W) bool, the lesion.
+        mask: (H, W) bool, the lesion; empty where there is none.
         probability_map: (H, W) uint8, 255 for certain lesion.
         explanation: (H, W) uint8, 255 where the evidence for malignancy is strongest; None unless asked for.
         frame: of a file of several frames, counted from 0; None for a file of one image.
         spacing_mm: (row, column) distance of pixel centres in mm; None where the file does not tell.
         call: "malignant", "benign" or "unsure", by prediction sets that keep their promise per class, see
             `bundle.evaluation.conformal`; None where the classifier's card has none.
+        lesion_probability: that there is a lesion at all; None where the segmenter has no head that tells.
     """
 
     image: str
     size: tuple[int, int]
-    box: tuple[int, int, int, int]
-    lesion: dict[str, Any]
+    box: tuple[int, int, int, int] | None
+    lesion: dict[str, Any] | None
     other_boxes: tuple[tuple[int, int, int, int], ...]
-    is_fallback: bool
-    outline_confidence: float
-    probability_raw: float
-    probability: float
+    lesion_state: str
+    outline_confidence: float | None
+    probability_raw: float | None
+    probability: float | None
     decisions: dict[str, dict[str, Any]]
     warnings: tuple[str, ...]
     models: dict[str, str | None]
@@ -60,8 +72,10 @@ class Finding:
     frame: int | None = None
     spacing_mm: tuple[float, float] | None = None
     call: str | None = None
+    reason: str | None = None
+    lesion_probability: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""
         content = {key: value for key, value in asdict(self).items() if key not in MAPS}
-        return {**content, "notice": NOT_A_DEVICE}
+        return {"schema_version": SCHEMA_VERSION, **content, "notice": NOT_A_DEVICE}

@@ -79,6 +79,8 @@ def _print(metrics: dict[str, Any]) -> None:
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
     print(f"{data['name']} ({data['source']}): {data['images']} images, grouped by {metrics['unit']}: {data['groups']}")
+    states = {state: sum(counts.values()) for state, counts in data["lesion_states"].items()}
+    print("lesion: " + ", ".join(f"{count} {state}" for state, count in states.items()))
     print(
         f"Dice {_tell(segmentation['dice'])}, pixel accuracy {_tell(segmentation['pixel_accuracy'])} where predicting "
         f"no lesion at all scores {_tell(segmentation['background_accuracy'])}"

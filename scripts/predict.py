@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
                 summary.add(outcome)
                 bar.update(outcome.ends_file)
                 if line := outcome.line():
-                    tqdm.write(line, file=sys.stderr if outcome.error else sys.stdout)
+                    tqdm.write(line, file=sys.stderr if outcome.finding is None else sys.stdout)
     except KeyboardInterrupt:
         kept = f"; {len(summary.names)} are done and kept: the same command goes on" if options.output else ""
         print(f"\ninterrupted{kept}", file=sys.stderr)
@@ -77,9 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     for line in summary.lines():
         print(line)
     print("Research software, not a medical device.")
-    if not summary.names:
+    if not summary.usable:
         raise UserError("no image could be used; see the lines above")
-    return SOME_CASES_FAILED if summary.skipped else 0
+    return SOME_CASES_FAILED if summary.skipped or summary.unusable else 0
 
 
 def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]) -> Iterator[Outcome]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.data.ancestry import unseen
 from bundle.data.cases import DIGITS, Case, read_cases
 from bundle.data.names import MAPS_RECORD, output_name
 from bundle.data.prepare import CASES, load_datalist, require_current
@@ -84,7 +85,11 @@ def prepare_classifier(
         if masks == "predicted":
             segmenters.append(_check_origin(segmentation, source))
             _check_pixels(source, roots)
-        for record in segmentation["test"]:
+        test = segmentation["test"]
+        if masks == "predicted" and source.weights is not None:
+            # What the segmenter's own start weights have seen is no more unseen than its training images.
+            test = unseen(test, segmentation, roots, [Path(source.datalist).parent], source.weights)
+        for record in test:
             if record["class"] not in TARGETS:
                 continue
             made = _record(record, roots, masks, number)

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,7 +18,7 @@ from bundle.data.roots import Dataset, find_roots
 from bundle.data.walk import choose_images, files_below, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.networks.autocast import as_flag
-from bundle.readers import count_frames, read_image
+from bundle.readers import count_frames, read_image, split_frame
 from bundle.transforms.masks import read_probability
 
 SOME_CASES_FAILED = 3
@@ -30,20 +30,41 @@ class ImageFolder:
     """The images below a folder: paths that can be read, and why each of the others can not.
 
     ``maps`` are the paths of their probability maps, one per readable image; empty before `pair_with_maps`.
+    ``unusable`` grows while a run finds that readable images show nothing.
     """
 
     readable: tuple[str, ...]
     skipped: tuple[InputError, ...]
     maps: tuple[str, ...] = ()
+    unusable: list[InputError] = field(default_factory=list)
+
+    def note_unusable(self, path: str, reason: str) -> None:
+        """Take note that a readable image shows nothing that could be looked at."""
+        self.unusable.append(InputError(path, f"unusable: {reason}", "export it again, or leave it out"))
 
     def exit_if_incomplete(self) -> None:
-        """Leave the process with exit code 3 when files were skipped, naming each."""
-        if self.skipped:
+        """Leave the process with exit code 3 when files were skipped or show nothing, naming each.
+
+        A cine is passed over where its frames are blank, and counts where all of them are.
+        """
+        blank = [bad for bad in self.unusable if not self._has_other_frames(str(bad.path))]
+        if self.skipped or blank:
             for bad in self.skipped:
                 print(f"skipped: {bad}", file=sys.stderr)
-            done, total = len(self.readable), len(self.readable) + len(self.skipped)
-            print(f"{done} of {total} images are done; the others were skipped (listed above)", file=sys.stderr)
+            for bad in blank:
+                print(bad, file=sys.stderr)
+            done, total = len(self.readable) - len(blank), len(self.readable) + len(self.skipped)
+            if not done:
+                raise UserError("no image could be used; see the lines above")
+            print(f"{done} of {total} images are done; the others could not be used (listed above)", file=sys.stderr)
             raise SystemExit(SOME_CASES_FAILED)
+
+    def _has_other_frames(self, path: str) -> bool:
+        file, frame = split_frame(path)
+        blank = {str(bad.path) for bad in self.unusable}
+        return frame is not None and any(
+            split_frame(other)[0] == file and other not in blank for other in self.readable
+        )
 
 
 def list_images(

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from bundle.errors import UserError
 from bundle.evaluation.classification import fit_temperature
-from bundle.transforms.features import FEATURES
+from bundle.transforms.features import FEATURES, GREY_SCALE
 
 LIMIT = 4.0
 """Standardised features are cut off at this many standard deviations: no single number may decide on its own."""
@@ -30,8 +31,8 @@ def fit_fusion(features: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
         labels: (N,) 0 or 1; classes count equally whatever their share.
 
     Returns:
-        `features` (names), `mean`, `scale`, `coefficients` (F each) and `intercept`: the `fusion` of a card, still
-        without `network_temperature`.
+        `features` (names), `grey_scale`, `mean`, `scale`, `coefficients` (F each) and `intercept`: the `fusion` of a
+        card, still without `network_temperature`.
     """
     from sklearn.linear_model import LogisticRegression  # here alone: applying a fusion is three lines of NumPy
     from sklearn.pipeline import make_pipeline
@@ -43,6 +44,7 @@ def fit_fusion(features: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
     scaler, regression = model[0], model[1]
     return {
         "features": list(FEATURES),
+        "grey_scale": GREY_SCALE,
         "mean": scaler.mean_.tolist(),
         "scale": scaler.scale_.tolist(),
         "coefficients": regression.coef_[0].tolist(),
@@ -71,6 +73,22 @@ def fit_calibration(
     return card
 
 
+def check_fusion(card: Mapping[str, Any]) -> None:
+    """Refuse a card whose features are measured in other units than those of this version.
+
+    Raises:
+        UserError: they are.
+    """
+    fusion = card.get("fusion")
+    if fusion is None:
+        return
+    if fusion.get("grey_scale") != GREY_SCALE or not set(fusion["features"]) <= set(FEATURES):
+        raise UserError(
+            "the classifier's card joins features as an older version measured them, in absolute grey levels; "
+            "run scripts/refit_classifier.py on its training's folders, or train it again"
+        )
+
+
 def join_logits(card: Mapping[str, Any], logits: ArrayLike, features: ArrayLike) -> np.ndarray:
     """Return the mean of the network's logits and the features' ones, or the former where the card has no fusion.
 
@@ -78,7 +96,11 @@ def join_logits(card: Mapping[str, Any], logits: ArrayLike, features: ArrayLike)
         card: of the classifier.
         logits: (N,) float, of the network.
         features: (N, F) float, in the order of `FEATURES`; not looked at without fusion.
+
+    Raises:
+        UserError: as `check_fusion`.
     """
+    check_fusion(card)
     values, fusion = np.asarray(logits, dtype=float), card.get("fusion")
     if fusion is None:
         return values

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bundle.errors import InputError
 from bundle.files import write_atomically
-from bundle.finding import Finding
+from bundle.finding import UNUSABLE, Finding
 from bundle.outputs.findings import title_of, write_pictures
 from bundle.outputs.nifti import grid_of, write_nifti_mask
 from bundle.outputs.png import draw_explanation, draw_overlay, encode_thumbnail
@@ -25,6 +25,9 @@ OF_A_CASE = ("png", "overlay", "nifti", "seg", "sr", "pr", "sc")
 OF_ALL = ("json", "csv", "parquet", "html", "pdf")
 THUMBNAIL_SIDE = 480
 """Pixels of the longer side of a report's pictures: enough for a contour, 200 of them still load at once."""
+
+NO_MASK = "the image is unusable: an empty mask would say that it was looked at"
+NO_SEGMENT = "no lesion is outlined, and a SEG has at least one segment: the sr says so"
 
 _DICOM_OUTPUTS = ("seg", "sr", "pr", "sc")
 _PICTURES = "pictures"
@@ -89,12 +92,14 @@ def write_case(
     """
     stem = name.as_posix().removesuffix(".png")
     files = write_pictures(finding, name, folder, image.pixels, parts)
-    if "nifti" in parts:
+    refused = []
+    if finding.lesion_state == UNUSABLE:
+        refused = [{"output": part, "reason": NO_MASK} for part in ("png", "nifti") if part in parts]
+    elif "nifti" in parts:
         files.append(folder / "nifti" / f"{stem}.nii.gz")
         write_nifti_mask(finding.mask, files[-1], grid=grid_of(source, finding.frame, finding.spacing_mm))
     if _PICTURES in parts:
         files += _write_thumbnails(finding, image, Records(folder), name)
-    refused = []
     for output in (output for output in _DICOM_OUTPUTS if output in parts):
         try:
             dataset = _make_dicom(output, finding, image, source)
@@ -114,6 +119,8 @@ def _make_dicom(output: str, finding: Finding, image: UltrasoundImage, source: s
     Raises:
         InputError: the source does not allow it.
     """
+    if output == "seg" and finding.box is None:
+        raise InputError(source, NO_SEGMENT, "write sr")
     if kind_of(source) != DICOM:
         reason = "its source is no DICOM file: there is no study for it to belong to"
         raise InputError(source, reason, "write other outputs")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The finding as a DICOM Structured Report (TID 1500): outline, measurements, probability, decisions, and by whom."""
+"""The finding as a DICOM Structured Report (TID 1500): outline, measurements, probability, decisions, and by whom.
+
+Where nothing is outlined the report says that, and why: it has no region, no measurement and no decision then.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle import __version__
-from bundle.finding import NOT_A_DEVICE, Finding
+from bundle.finding import DOUBTFUL, FOUND, NONE_FOUND, NOT_A_DEVICE, UNUSABLE, Finding
 from bundle.outputs.dicom import (
     CODING_SCHEME,
     MANUFACTURER,
@@ -36,6 +39,16 @@ from bundle.outputs.findings import title_of
 
 ELLIPSE = Code("ELLIPSE", SCHEME, "Axis of the ellipse of equal second moments")
 """How the axes are measured: a reader's calipers measure otherwise."""
+
+STATE = Code("LESION STATE", SCHEME, "State of the search for a lesion")
+STATES = {
+    FOUND: Code("FOUND", SCHEME, "Lesion outlined"),
+    DOUBTFUL: Code("DOUBTFUL", SCHEME, "Lesion outlined, doubtful"),
+    NONE_FOUND: Code("NONE FOUND", SCHEME, "No lesion found"),
+    UNUSABLE: Code("UNUSABLE", SCHEME, "Image unusable"),
+}
+"""Of `bundle.finding.LESION_STATES`; no standard code tells the four apart."""
+PRESENT = Code("PRESENCE", SCHEME, "Probability that there is a lesion")
 
 PIXELS = Code("{pixels}", "UCUM", "pixels")
 SQUARE_PIXELS = Code("{pixels}2", "UCUM", "square pixels")
@@ -81,7 +94,7 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
         content = sr.MeasurementReport(
             observation_context=_observer(sr, finding),
             procedure_reported=codes.SCT.UltrasonographyOfBreast,
-            imaging_measurements=[_lesion(sr, finding, image)],
+            imaging_measurements=[_lesion(sr, finding, image) if finding.box else _nothing(sr, finding, image)],
             title=codes.DCM.ImagingMeasurementReport,
         )
         _separate(content)
@@ -118,11 +131,46 @@ def _observer(sr: Any, finding: Finding) -> Any:
     return sr.ObservationContext(observer_device_context=context)
 
 
+def _nothing(sr: Any, finding: Finding, image: Dataset) -> Any:
+    """A group without a region (TID 1501): the image was looked at, and what came of it."""
+    presence = [] if finding.lesion_probability is None else [_presence(sr, finding.lesion_probability)]
+    frames = None if finding.frame is None else [finding.frame + 1]
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="Search for a lesion"),
+        source_images=[sr.SourceImageForMeasurementGroup.from_source_image(image, frames)],
+        finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Breast)],
+        algorithm_id=_algorithm(sr, finding),
+        measurements=presence or None,
+        qualitative_evaluations=[_state(sr, finding)],
+    )
+    _add_comments(sr, group, finding)
+    return group
+
+
+def _state(sr: Any, finding: Finding) -> Any:
+    return sr.QualitativeEvaluation(name=STATE, value=STATES[finding.lesion_state])
+
+
+def _presence(sr: Any, probability: float) -> Any:
+    percent = round_to(100 * probability, PERCENT_STEP)
+    return sr.Measurement(name=PRESENT, value=percent, unit=codes.UCUM.Percent)
+
+
+def _algorithm(sr: Any, finding: Finding) -> Any:
+    thresholds = [f"{point}: malignant from {value['threshold']:.4f}" for point, value in finding.decisions.items()]
+    return sr.AlgorithmIdentification(
+        name=MODEL_NAME,
+        version=__version__,
+        manufacturer=MANUFACTURER,
+        family=codes.DCM.ArtificialIntelligence,
+        parameters=[*algorithm_parameters(finding.models), *thresholds],
+    )
+
+
 def _lesion(sr: Any, finding: Finding, image: Dataset) -> Any:
     """The lesion with its outline, what was measured of it and what was decided, as TID 1410."""
     outline, frames = trace_outline(finding.mask), None if finding.frame is None else [finding.frame + 1]
     source = sr.SourceImageForRegion.from_source_image(image, frames)
-    thresholds = [f"{point}: malignant from {value['threshold']:.4f}" for point, value in finding.decisions.items()]
     group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier=IDENTIFIER),
         referenced_region=sr.ImageRegion(
@@ -131,21 +179,11 @@ def _lesion(sr: Any, finding: Finding, image: Dataset) -> Any:
         finding_type=codes.SCT.Lesion,
         finding_category=codes.SCT.MorphologicallyAbnormalStructure,
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Breast)],
-        algorithm_id=sr.AlgorithmIdentification(
-            name=MODEL_NAME,
-            version=__version__,
-            manufacturer=MANUFACTURER,
-            family=codes.DCM.ArtificialIntelligence,
-            parameters=[*algorithm_parameters(finding.models), *thresholds],
-        ),
+        algorithm_id=_algorithm(sr, finding),
         measurements=_measurements(sr, finding),
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(
-                # Code values hold 16 characters.
-                name=sr.CodedConcept(f"DECISION {number}", SCHEME, f"Decision at {point}"[:64]),
-                value=codes.SCT.Malignant if value["decision"] == "malignant" else codes.SCT.Benign,
-            )
-            for number, (point, value) in enumerate(finding.decisions.items(), 1)
+            _state(sr, finding),
+            *_decisions(sr, finding),
         ],
     )
     _outline_in_first_number(sr, group, outline, source)
@@ -162,7 +200,20 @@ def _add_comments(sr: Any, group: Any, finding: Finding) -> None:
     ]
 
 
+def _decisions(sr: Any, finding: Finding) -> list[Any]:
+    return [
+        sr.QualitativeEvaluation(
+            # Code values hold 16 characters.
+            name=sr.CodedConcept(f"DECISION {number}", SCHEME, f"Decision at {point}"[:64]),
+            value=codes.SCT.Malignant if value["decision"] == "malignant" else codes.SCT.Benign,
+        )
+        for number, (point, value) in enumerate(finding.decisions.items(), 1)
+    ]
+
+
 def _measurements(sr: Any, finding: Finding) -> list[Any]:
+    """Of a finding with an outline."""
+    lesion, probability = finding.lesion or {}, finding.probability or 0.0
     known = finding.spacing_mm is not None
     length, area = (codes.UCUM.Millimeter, codes.UCUM.SquareMillimeter) if known else (PIXELS, SQUARE_PIXELS)
     ending = "mm" if known else "px"
@@ -170,7 +221,7 @@ def _measurements(sr: Any, finding: Finding) -> list[Any]:
     measurements = [
         sr.Measurement(
             name=concept,
-            value=round_to(finding.lesion[f"{key}_{ending}2" if is_area and known else f"{key}_{ending}"], step),
+            value=round_to(lesion[f"{key}_{ending}2" if is_area and known else f"{key}_{ending}"], step),
             unit=area if is_area else length,
             method=method,
         )
@@ -178,9 +229,10 @@ def _measurements(sr: Any, finding: Finding) -> list[Any]:
         for is_area in [key == "area"]
         for step in [row * column if is_area else min(row, column)]
     ]
-    percent = round_to(100 * finding.probability, PERCENT_STEP)
-    probability = sr.Measurement(name=codes.DCM.ProbabilityOfCancer, value=percent, unit=codes.UCUM.Percent)
-    return [*measurements, probability]
+    if finding.lesion_probability is not None:
+        measurements.append(_presence(sr, finding.lesion_probability))
+    percent = round_to(100 * probability, PERCENT_STEP)
+    return [*measurements, sr.Measurement(name=codes.DCM.ProbabilityOfCancer, value=percent, unit=codes.UCUM.Percent)]
 
 
 def _outline_in_first_number(sr: Any, group: Any, outline: np.ndarray, source: Any) -> None:

@@ -16,7 +16,7 @@ from bundle.data.folder import ImageFolder
 from bundle.data.names import output_name
 from bundle.errors import InputError
 from bundle.files import open_atomically, to_csv, to_json
-from bundle.finding import NOT_A_DEVICE, Finding
+from bundle.finding import DOUBTFUL, NONE_FOUND, NOT_A_DEVICE, SCHEMA_VERSION, UNUSABLE, Finding
 from bundle.outputs.png import draw_overlay, write_explanation, write_mask, write_picture
 from bundle.readers import read_image
 
@@ -33,6 +33,8 @@ def write_pictures(
 ) -> list[Path]:
     """Write ``masks/<name>``, ``overlays/<name>`` and, if it is explained, ``explanations/<name>`` of one finding.
 
+    An unusable image gets no mask: an empty one would say that it was looked at.
+
     Args:
         finding: of an image.
         name: of the PNG files below each folder.
@@ -44,7 +46,7 @@ def write_pictures(
         what was written.
     """
     written = []
-    if "png" in kinds:
+    if "png" in kinds and finding.lesion_state != UNUSABLE:
         written.append(output_dir / "masks" / name)
         write_mask(finding.mask, written[-1])
     if "overlay" in kinds:
@@ -60,7 +62,14 @@ def write_pictures(
 
 def title_of(finding: Finding) -> str:
     """The line of text in a finding's pictures."""
-    return f"P(malignant) {finding.probability:.2f}"
+    return title_of_state(finding.lesion_state, finding.probability)
+
+
+def title_of_state(state: str, probability: float | None) -> str:
+    """What a finding comes to in a few words, see `bundle.finding.LESION_STATES`."""
+    if probability is None:
+        return {NONE_FOUND: "no lesion found", UNUSABLE: "unusable image"}[state]
+    return f"P(malignant) {probability:.2f}{', doubtful outline' if state == DOUBTFUL else ''}"
 
 
 def write_findings(
@@ -91,7 +100,8 @@ def write_findings_json(
         name: of the list of findings in it.
     """
     with open_atomically(path) as file:
-        file.write(f'{{\n  "notice": {to_json(NOT_A_DEVICE)},\n  {to_json(name)}: ['.encode())
+        head = f'"notice": {to_json(NOT_A_DEVICE)},\n  "schema_version": {SCHEMA_VERSION}'
+        file.write(f"{{\n  {head},\n  {to_json(name)}: [".encode())
         between = ""
         for finding in findings:
             file.write(f"{between}\n{indent(to_json(finding), '    ')}".encode())
@@ -119,24 +129,25 @@ def name_below(bad: InputError, folder: Path) -> dict[str, str]:
 
 def flat_row(finding: dict[str, Any]) -> dict[str, Any]:
     """One row of the table: what is one value per image."""
-    top, left, bottom, right = finding["box"]
+    top, left, bottom, right = finding["box"] or (None,) * 4
+    lesion = finding["lesion"] or {}
     decisions = {f"decision at {name}": point["decision"] for name, point in finding["decisions"].items()}
     return {
         "image": finding["image"],
         "frame": finding["frame"],
+        **{key: finding[key] for key in ("lesion_state", "lesion_probability", "reason")},
         "probability": finding["probability"],
         "probability_raw": finding["probability_raw"],
         **decisions,
         "call": finding.get("call"),
-        "is_fallback": finding["is_fallback"],
         "outline_confidence": finding.get("outline_confidence"),
         **{"top": top, "left": left, "bottom": bottom, "right": right},
-        **{key: finding["lesion"].get(key) for key in ("area_px", "long_axis_px", "short_axis_px")},
-        **{key: finding["lesion"].get(key) for key in ("area_mm2", "long_axis_mm", "short_axis_mm")},
-        **{key: finding["lesion"].get(key) for key in ("orientation_degrees", "solidity")},
+        **{key: lesion.get(key) for key in ("area_px", "long_axis_px", "short_axis_px")},
+        **{key: lesion.get(key) for key in ("area_mm2", "long_axis_mm", "short_axis_mm")},
+        **{key: lesion.get(key) for key in ("orientation_degrees", "solidity")},
         "warnings": "; ".join(finding["warnings"]),
         **{f"{network}_sha256": digest for network, digest in finding["models"].items()},
-        "notice": finding["notice"],
+        **{key: finding[key] for key in ("schema_version", "notice")},
     }
 
 
@@ -183,6 +194,8 @@ class WriteFindings:
             name = output_name(Path(finding.image), self.dataset_dir, finding.frame)
             if self.pictures:
                 write_pictures(finding, name, self.folder)
+            if finding.lesion_state == UNUSABLE:
+                self.images.note_unusable(str(item["image"].meta["filename_or_obj"]), str(finding.reason))
             self.rows.append({**finding.as_dict(), "image": name.as_posix()})
             self.bar.update()
 

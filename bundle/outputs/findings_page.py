@@ -20,7 +20,7 @@ from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.records import HEAT, OUTLINE, Findings
 from bundle.reports.html import TEMPLATES, stream_html
 
-_CAPTIONS = {OUTLINE: "Lesion found", HEAT: "Grad-CAM, evidence for malignancy"}
+_CAPTIONS = {OUTLINE: "What was outlined", HEAT: "Grad-CAM, evidence for malignancy"}
 
 
 def write_findings_report(
@@ -68,7 +68,7 @@ def _write_page(
         findings=findings,
         pictures=lambda name: _pictures(findings, name),
         points={name: point["threshold"] for name, point in first["decisions"].items()} if first else {},
-        calls=bool(first and first.get("call")),
+        calls=any(finding.get("call") for finding in findings),
         models=first["models"] if first else {},
         synthetic=first is not None and any(warning.startswith("SYNTHETIC") for warning in first["warnings"]),
         skipped=skipped,

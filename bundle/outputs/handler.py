@@ -19,6 +19,7 @@ from bundle.files import sha256_of, write_json
 from bundle.networks.weights import read_card
 from bundle.outputs.png import write_mask, write_overlay, write_probability
 from bundle.readers import read_image
+from bundle.readers.contrast import why_unusable
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -33,7 +34,7 @@ class WriteMasks:
 
     Args:
         output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps with a checksum of each
-            image's pixels, and ``skipped.json``, what was left out.
+            image's pixels, and ``skipped.json``, what was left out, and what shows nothing: its mask and map are empty.
         dataset_dir: the folder that image names are relative to, or those of several datasets.
         threshold: probability from which a pixel counts as lesion.
         images: what is in the folder, for the progress bar and the list of skipped files.
@@ -51,7 +52,7 @@ class WriteMasks:
         self.folder = Path(output_dir)
         self.roots = find_roots(dataset_dir)
         self.threshold = float(threshold)
-        self.skipped = images.skipped
+        self.images = images
         self.weights = weights
         self.total = len(images.readable)
         self.pixels: dict[str, str] = {}
@@ -76,11 +77,16 @@ class WriteMasks:
             path = Path(str(item["image"].meta["filename_or_obj"]))
             name = output_name(Path(self.roots.relative(path)), Path())
             probability = item["probability"].squeeze(0).float().cpu().numpy().clip(0, 1)
-            write_mask(np.asarray(item["pred"].squeeze(0).cpu()) > 0, self.folder / "masks" / name)
+            lesion = np.asarray(item["pred"].squeeze(0).cpu()) > 0
+            image = read_image(path)
+            if (reason := why_unusable(image.tissue)) is not None:
+                # An answer to a blank screen is no map; the file is written since lists of images name it.
+                probability, lesion = np.zeros_like(probability), np.zeros_like(lesion)
+                self.images.note_unusable(str(path), reason)
+            write_mask(lesion, self.folder / "masks" / name)
             write_probability(probability, self.folder / "probabilities" / name)
-            pixels = read_image(path).pixels
-            self.pixels[name.as_posix()] = array_sha256(pixels.astype("<f4"))[:DIGITS]
-            write_overlay(pixels, probability, self.threshold, self.folder / "overlays" / name)
+            self.pixels[name.as_posix()] = array_sha256(image.pixels.astype("<f4"))[:DIGITS]
+            write_overlay(image.pixels, probability, self.threshold, self.folder / "overlays" / name)
             self.bar.update()
 
     def _finish(self, engine: Engine) -> None:
@@ -89,7 +95,8 @@ class WriteMasks:
         record = {"sha256": sha256, **read_card(self.weights), "pixels": dict(sorted(self.pixels.items()))}
         write_json(self.folder / MAPS_RECORD, record)
         # Written last and always: where it is, all else is there.
-        write_json(self.folder / "skipped.json", [bad.as_dict() for bad in self.skipped])
+        bad = [*self.images.skipped, *self.images.unusable]
+        write_json(self.folder / "skipped.json", [error.as_dict() for error in bad])
 
 
 class WriteMaps:

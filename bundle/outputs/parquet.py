@@ -17,8 +17,8 @@ from bundle.outputs.findings import flat_row
 ROWS = 20_000
 """Rows of a part at most: what is held in memory at once, some tens of MB."""
 
-_INTEGERS = ("frame", "top", "left", "bottom", "right")
-_TEXTS = ("image", "call", "warnings", "notice", "skipped")
+_INTEGERS = ("schema_version", "frame", "top", "left", "bottom", "right")
+_TEXTS = ("image", "lesion_state", "reason", "call", "warnings", "notice", "skipped")
 
 
 def load_pyarrow() -> Any:
@@ -86,6 +86,6 @@ def _schema(arrow: Any, row: dict[str, Any]) -> Any:
             return arrow.string()
         if name in _INTEGERS:
             return arrow.int64()
-        return arrow.bool_() if name == "is_fallback" else arrow.float64()
+        return arrow.float64()
 
     return arrow.schema([(name, kind(name)) for name in row])

@@ -52,7 +52,8 @@ def make_capture(finding: Finding, header: Dataset, name: str | os.PathLike[str]
         )
         dataset.PatientOrientation = None  # highdicom demands what nobody knows; the standard allows it to be empty
         dataset.Laterality = source.Laterality
-        dataset.DerivationDescription = f"Outline of the lesion found. {NOT_A_DEVICE}"
+        what = "Outline of the lesion found" if finding.box else f"Nothing outlined: {finding.reason}"
+        dataset.DerivationDescription = f"{what}. {NOT_A_DEVICE}"
         dataset.SourceImageSequence = [_reference(source, finding.frame)]
     return dataset
 

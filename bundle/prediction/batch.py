@@ -25,10 +25,10 @@ from bundle.data.names import output_name
 from bundle.data.walk import passed_over_line, require_text_name
 from bundle.errors import InputError, NotAnImageError, printable
 from bundle.files import sha256_of
-from bundle.finding import Finding
+from bundle.finding import FOUND, SCHEMA_VERSION, UNUSABLE, Finding
 from bundle.networks.weights import card_path
 from bundle.outputs.case import parts_of, warn_of, write_case
-from bundle.outputs.findings import write_findings_csv, write_findings_json
+from bundle.outputs.findings import title_of_state, write_findings_csv, write_findings_json
 from bundle.outputs.records import Findings, Records
 from bundle.prediction.inputs import FrameChoice, Input
 from bundle.prediction.predictor import Predictor, weights_in
@@ -77,10 +77,12 @@ class Outcome:
             return f"skipped: {self.error}"
         if self.finding is None or self.resumed:
             return None
+        warnings = "".join(f"\n    warning: {warning}" for warning in self.finding["warnings"])
         lesion, spacing = self.finding["lesion"], self.finding["spacing_mm"]
+        if lesion is None:
+            return f"{self.name}: {title_of_state(self.finding['lesion_state'], None)}{warnings}"
         unit, digits = ("px", 0) if spacing is None else ("mm", 1)
         axes = " × ".join(f"{lesion[f'{axis}_axis_{unit}']:.{digits}f}" for axis in ("long", "short"))
-        warnings = "".join(f"\n    warning: {warning}" for warning in self.finding["warnings"])
         return (
             f"{self.name}: P(malignant) {self.finding['probability']:.3f}, lesion of {axes} {unit} "
             f"at {tuple(self.finding['box'])}{warnings}"
@@ -186,7 +188,7 @@ class Batch:
     def _key(self, case: _Case) -> str:
         """What a finding depends on: the file's bytes, the frame, the models, the options, the version."""
         explained = self.predictor.classifier.explain is not None
-        content = [case.digest, case.frame, self.models, explained, __version__]
+        content = [case.digest, case.frame, self.models, explained, __version__, SCHEMA_VERSION]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -272,6 +274,7 @@ class Summary:
         self.skipped: list[dict[str, str]] = []
         self.cines: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], list[str]] = {}
+        self.blank: list[str] = []
         self.resumed = 0
         self.passed_over = Counter(passed_over)
 
@@ -290,19 +293,38 @@ class Summary:
             self.refused.setdefault((refusal["output"], refusal["reason"]), []).append(outcome.name)
         if outcome.frames > 1:
             self._add_frame(outcome, outcome.finding)
+        elif outcome.finding["lesion_state"] == UNUSABLE:
+            self.blank.append(outcome.name)
+
+    @property
+    def unusable(self) -> list[str]:
+        """Images that show nothing, and files of several frames of which none that was looked at shows anything."""
+        blank = (cine["file"] for cine in self.cines.values() if cine["unusable"] == cine["looked_at"])
+        return [*self.blank, *blank]
+
+    @property
+    def usable(self) -> bool:
+        """Whether any image was of use."""
+        frames = sum(cine["unusable"] for cine in self.cines.values())
+        return len(self.names) > len(self.blank) + frames
 
     def _add_frame(self, outcome: Outcome, finding: dict[str, Any]) -> None:
-        """Keep the frame of the highest probability; one whose lesion is a fallback shows none to be suspicious of."""
+        """Keep the frame of the highest probability, a doubtful one only where no other is outlined."""
         cine = self.cines.setdefault(
             outcome.source,
-            {"file": outcome.source, "frames": outcome.frames, "looked_at": 0, "most_suspicious": None},
+            {
+                **{"file": outcome.source, "frames": outcome.frames, "looked_at": 0, "unusable": 0},
+                "most_suspicious": None,
+            },
         )
         cine["looked_at"] += 1
+        cine["unusable"] += finding["lesion_state"] == UNUSABLE
+        if finding["probability"] is None:
+            return
         best = cine["most_suspicious"]
-        if not finding["is_fallback"] and (best is None or finding["probability"] > best["probability"]):
-            cine["most_suspicious"] = {
-                **{"image": outcome.name, "frame": finding["frame"], "probability": finding["probability"]}
-            }
+        if best is None or _suspicion(finding) > _suspicion(best):
+            kept = {key: finding[key] for key in ("frame", "probability", "lesion_state")}
+            cine["most_suspicious"] = {"image": outcome.name, **kept}
 
     def not_written(self) -> list[dict[str, Any]]:
         """Outputs that sources do not allow: {"output", "reason", "images"}."""
@@ -317,7 +339,9 @@ class Summary:
         for cine in self.cines.values():
             best = cine["most_suspicious"]
             most = f"frame {best['frame']}, P(malignant) {best['probability']:.3f}" if best else "none shows a lesion"
-            lines.append(f"{cine['file']}: {cine['looked_at']} of {cine['frames']} frames; most suspicious: {most}")
+            blank = f", {cine['unusable']} of them unusable" if cine["unusable"] else ""
+            looked = f"{cine['looked_at']} of {cine['frames']} frames{blank}"
+            lines.append(f"{cine['file']}: {looked}; most suspicious: {most}")
         by_reason: dict[tuple[str, int], list[str]] = {}
         for refusal in self.not_written():
             by_reason.setdefault((refusal["reason"], len(refusal["images"])), []).append(refusal["output"])
@@ -352,3 +376,7 @@ class Summary:
 
             written += write_findings_report(findings, self.skipped, list(self.cines.values()), output, outputs)
         return written
+
+
+def _suspicion(finding: dict[str, Any]) -> tuple[bool, float]:
+    return finding["lesion_state"] == FOUND, finding["probability"]

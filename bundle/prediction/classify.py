@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,22 @@ import torch
 from scipy.special import expit
 
 from bundle.evaluation.conformal import conformal_call
-from bundle.evaluation.fusion import calibrated_probability
+from bundle.evaluation.fusion import calibrated_probability, check_fusion
 from bundle.evaluation.uncertainty import outline_confidence
-from bundle.finding import DOUBTFUL, NO_LESION, Finding
+from bundle.finding import (
+    ABSENT,
+    DOUBTFUL,
+    DOUBTFUL_OUTLINE,
+    FOUND,
+    NO_LESION,
+    NONE_FOUND,
+    UNUSABLE,
+    Finding,
+)
 from bundle.networks.autocast import as_flag
 from bundle.prediction.explain import ExplainMalignancy
 from bundle.readers import UltrasoundImage
+from bundle.readers.contrast import why_unusable
 from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.geometry import place_in_frame
 from bundle.transforms.lesion import Box, LesionCrop, LesionRegion, find_lesion, quantise
@@ -40,7 +50,7 @@ class LesionClassifier:
             command line of MONAI makes text of them.
 
     Raises:
-        UserError: explain is neither true nor false.
+        UserError: explain is neither true nor false, or the card is of an older version, see `check_fusion`.
     """
 
     def __init__(
@@ -53,6 +63,7 @@ class LesionClassifier:
         explain: bool | str = False,
     ) -> None:
         self.network, self.inferer, self.device = network, inferer, torch.device(device)
+        check_fusion(card)
         self.card, self.segmenter_card = card, segmenter_card
         self.crop = LesionCrop(
             threshold=card.get("mask_threshold", 0.5),
@@ -60,23 +71,45 @@ class LesionClassifier:
             margin=card.get("margin", 0.25),
             spatial_size=card.get("spatial_size", (128, 128)),
         )
+        self.warnings = _warnings_of_weights(card, segmenter_card)
+        self.models = {"segmenter": segmenter_card.get("sha256"), "classifier": card.get("sha256")}
         self.explain = ExplainMalignancy(network, self.crop) if as_flag("explain", explain) else None
 
     @torch.no_grad()
-    def classify(self, name: str | os.PathLike[str], image: UltrasoundImage, probability: np.ndarray) -> Finding:
+    def classify(
+        self,
+        name: str | os.PathLike[str],
+        image: UltrasoundImage,
+        probability: np.ndarray | None,
+        presence: float | None = None,
+    ) -> Finding:
         """Make the finding of one image: found in its tissue region, told in pixels of the whole frame.
+
+        Nothing is classified but what is outlined: an image without contrast or tissue is unusable whatever the map
+        says, and has an empty one; where the segmenter's card has a ``presence_threshold`` and `presence` is below it,
+        or where no pixel reaches the threshold, no lesion is found.
 
         Args:
             name: of the image.
             image: as it was read.
-            probability: float in [0, 1], of lesion; of the whole frame (H, W), or of the region alone.
+            probability: float in [0, 1], of lesion; of the whole frame (H, W), or of the region alone; None for an
+                image that is unusable.
+            presence: probability that there is a lesion at all; None where the segmenter does not tell.
         """
+        if (reason := why_unusable(image.tissue)) is not None:
+            return self._without_outline(name, image, UNUSABLE, reason, np.zeros(image.tissue.shape, np.uint8))
+        if probability is None:
+            raise ValueError(f"{name}: a usable image needs its probability map")
         pixels = image.tissue
         frame_shape = image.pixels.shape
         if probability.shape == frame_shape:
             probability = image.cut(probability)
         levels = quantise(probability)
         region = find_lesion(levels, self.crop.threshold)
+        if presence is not None and presence < (self.segmenter_card.get("presence_threshold") or 0):
+            return self._without_outline(name, image, NONE_FOUND, ABSENT, levels, presence)
+        if region.is_fallback:
+            return self._without_outline(name, image, NONE_FOUND, NO_LESION, levels, presence)
         seen = self.crop.show(torch.from_numpy(pixels / 255.0)[None], levels, region)[None].to(self.device)
         logit = float(self.inferer(seen, self.network).reshape(()))
         described = describe_lesion(pixels, levels, region)
@@ -84,6 +117,7 @@ class LesionClassifier:
         calibrated = calibrated_probability(self.card, [logit], [features]).item()
         explanation = self.explain(seen, region) if self.explain else None
         confidence = outline_confidence(levels, region.mask)
+        doubtful = confidence < (self.segmenter_card.get("doubtful_below") or 0)
         mask = place_in_frame(region.mask, frame_shape, image.box)
         return Finding(
             image=os.fspath(name),
@@ -91,20 +125,63 @@ class LesionClassifier:
             box=_shift(region.box, image),
             lesion=measure_lesion(mask, _known(image.spacing_mm)),
             other_boxes=tuple(_shift(box, image) for box in region.others),
-            is_fallback=region.is_fallback,
+            lesion_state=DOUBTFUL if doubtful else FOUND,
             outline_confidence=confidence,
             probability_raw=float(expit(logit)),
             probability=calibrated,
             decisions=_decide(calibrated, self.card),
             call=conformal_call(calibrated, self.card["conformal"]) if self.card.get("conformal") else None,
-            warnings=tuple(_warnings(region, confidence, image.warnings, self.card, self.segmenter_card)),
-            models={"segmenter": self.segmenter_card.get("sha256"), "classifier": self.card.get("sha256")},
+            warnings=(*image.warnings, *_doubts(region, doubtful), *self.warnings),
+            models=self.models,
             mask=mask,
             probability_map=place_in_frame(levels, frame_shape, image.box),
             explanation=None if explanation is None else place_in_frame(explanation, frame_shape, image.box),
             frame=image.frame,
             spacing_mm=_known(image.spacing_mm),
+            lesion_probability=presence,
         )
+
+    def _without_outline(
+        self,
+        name: str | os.PathLike[str],
+        image: UltrasoundImage,
+        state: str,
+        reason: str,
+        levels: np.ndarray,
+        presence: float | None = None,
+    ) -> Finding:
+        frame_shape = image.pixels.shape
+        return Finding(
+            image=os.fspath(name),
+            size=(frame_shape[0], frame_shape[1]),
+            box=None,
+            lesion=None,
+            other_boxes=(),
+            lesion_state=state,
+            outline_confidence=None,
+            probability_raw=None,
+            probability=None,
+            decisions=_decide(None, self.card),
+            warnings=(*image.warnings, reason, *self.warnings),
+            models=self.models,
+            mask=np.zeros(frame_shape, dtype=bool),
+            probability_map=place_in_frame(levels, frame_shape, image.box),
+            frame=image.frame,
+            spacing_mm=_known(image.spacing_mm),
+            reason=reason,
+            lesion_probability=presence,
+        )
+
+
+def split_presence(probability: Any) -> tuple[np.ndarray, float | None]:
+    """Split what a segmenter gives: the map of an image, (H, W) float32 in [0, 1], and its probability of a lesion.
+
+    Args:
+        probability: (1, H, W) in [0, 1]; or (2, H, W), where the second channel is the presence head's answer, the same
+            at every pixel.
+    """
+    values = torch.as_tensor(probability).float().cpu().numpy().clip(0, 1)
+    return values[0], float(values[1].mean()) if len(values) > 1 else None
 
 
 def _shift(box: Box, image: UltrasoundImage) -> Box:
@@ -117,29 +194,29 @@ def _known(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None
     return None if spacing_mm is None or not all(map(math.isfinite, spacing_mm)) else spacing_mm
 
 
-def _decide(probability: float, card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _decide(probability: float | None, card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     points = {"probability 0.5": 0.5}
     points |= {f"sensitivity {point['sensitivity_wish']:.2f}": point["threshold"] for point in card["operating_points"]}
     return {
-        name: {"threshold": threshold, "decision": "malignant" if probability >= threshold else "benign"}
+        name: {"threshold": threshold, "decision": None if probability is None else _call(probability >= threshold)}
         for name, threshold in points.items()
     }
 
 
-def _warnings(
-    region: LesionRegion,
-    confidence: float,
-    warnings: Sequence[str],
-    card: Mapping[str, Any],
-    segmenter_card: Mapping[str, Any],
-) -> list[str]:
-    found = list(warnings)
-    if region.is_fallback:
-        found.append(NO_LESION)
-    elif confidence < (segmenter_card.get("doubtful_below") or 0):
-        found.append(DOUBTFUL)
+def _call(reached: bool) -> str:
+    return "malignant" if reached else "benign"
+
+
+def _doubts(region: LesionRegion, doubtful: bool) -> list[str]:
+    found = [DOUBTFUL_OUTLINE] if doubtful else []
     if region.others:
         found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
+    return found
+
+
+def _warnings_of_weights(card: Mapping[str, Any], segmenter_card: Mapping[str, Any]) -> list[str]:
+    """What every finding of these weights says."""
+    found = []
     if not segmenter_card:
         found.append("it is not known which segmenter made the probability map")
     elif card.get("segmenter_sha256") and segmenter_card.get("sha256") not in card["segmenter_sha256"]:

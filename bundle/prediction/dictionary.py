@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from monai.transforms import Transform
 
-from bundle.prediction.classify import LesionClassifier
+from bundle.prediction.classify import LesionClassifier, split_presence
 from bundle.readers import read_image, split_frame
 
 
@@ -17,7 +16,8 @@ class ClassifyLesiond(LesionClassifier, Transform):
     """`LesionClassifier` as one of the transforms after the segmenter."""
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Add ``data["finding"]``; needs ``image`` with its file in the metadata, and ``probability``."""
+        """Add ``data["finding"]``; needs ``image`` with its file in the metadata, and ``probability`` (C, H, W), see
+        `split_presence`."""
         path = str(data["image"].meta["filename_or_obj"])
-        probability = torch.as_tensor(data["probability"]).float().cpu().numpy().clip(0, 1)[0]
-        return {**data, "finding": self.classify(split_frame(path)[0], read_image(path), probability)}
+        probability, presence = split_presence(data["probability"])
+        return {**data, "finding": self.classify(split_frame(path)[0], read_image(path), probability, presence)}

@@ -25,7 +25,7 @@ from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.intervals import DRAWS
 from bundle.evaluation.segmentation import measure_case
 from bundle.files import lock_folder, read_json, to_csv, write_atomically, write_json
-from bundle.finding import NOT_A_DEVICE
+from bundle.finding import LESION_STATES, NOT_A_DEVICE
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 from bundle.outputs.png import write_mask
 from bundle.prediction.predictor import Predictor
@@ -36,7 +36,7 @@ from bundle.reports.figures import plot_examples
 from bundle.reports.segmentation_handler import EXAMPLES
 from bundle.transforms.masks import merge_masks
 
-VERSION = 1  # of the files in `images/`; raise it whenever a row for a given image and weights changes
+VERSION = 2  # of the files in `images/`; raise it whenever a row for a given image and weights changes
 PATIENT, DUPLICATES = "patient", "group of near duplicates"
 
 
@@ -191,12 +191,16 @@ def _recall(file: Path, key: str) -> dict[str, Any] | None:
 
 def _predict(predictor: Predictor, case: Case, folder: Path, mask_file: Path, threshold: float) -> dict[str, Any]:
     finding = predictor.predict(folder / case.image)
-    probability = finding.probability_map / np.float32(255)
+    # What is not outlined is not found, whatever the map says below: it stays in every figure, as Dice 0 and score 0.
+    outlined = finding.probability is not None
+    probability = finding.probability_map / np.float32(255) * outlined
     write_mask(probability >= threshold, mask_file)
     return {
-        "probability": finding.probability,
-        "probability_raw": finding.probability_raw,
-        "is_fallback": finding.is_fallback,
+        "probability": finding.probability if outlined else 0.0,
+        "probability_raw": finding.probability_raw if outlined else 0.0,
+        "lesion_state": finding.lesion_state,
+        "lesion_probability": finding.lesion_probability,
+        "reason": finding.reason,
         "outline_confidence": finding.outline_confidence,
         **dataclasses.asdict(measure_case(probability, _truth(case, folder), threshold)),
         "warnings": "; ".join(finding.warnings),
@@ -221,6 +225,10 @@ def _describe(checked: CaseList, rows: Sequence[Mapping[str, Any]]) -> dict[str,
         "images": len(rows),
         "groups": len({row["group"] for row in rows}),
         "classes": dict(sorted(Counter(row["class"] for row in rows).items())),
+        "lesion_states": {
+            state: dict(sorted(Counter(row["class"] for row in rows if row["lesion_state"] == state).items()))
+            for state in LESION_STATES
+        },
         "flags": dict(sorted(Counter(flag for row in rows for flag in row["flags"].split()).items())),
     }
 

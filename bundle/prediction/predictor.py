@@ -22,8 +22,9 @@ from bundle.networks import build_from_card
 from bundle.networks.autocast import Autocast
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
 from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
-from bundle.prediction.classify import LesionClassifier
+from bundle.prediction.classify import LesionClassifier, split_presence
 from bundle.readers import UltrasoundImage, read_image, split_frame
+from bundle.readers.contrast import why_unusable
 from bundle.transforms.geometry import equalise, fit, restore
 
 SEGMENTER_KEYS = ("architecture", "standardize", "spatial_size", "threshold")
@@ -101,13 +102,17 @@ class Predictor:
             return BackendNetwork(network, shape, backend, self.inferer.amp)
         return network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
-    @torch.no_grad()
     def segment(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of lesion, (H, W) float32 in [0, 1], of grey pixels (H, W) in [0, 255]."""
+        return self.examine(pixels)[0]
+
+    @torch.no_grad()
+    def examine(self, pixels: np.ndarray) -> tuple[np.ndarray, float | None]:
+        """Return what `segment` does, and the probability that there is a lesion, see `split_presence`."""
         image = equalise(torch.from_numpy(np.asarray(pixels, np.float32) / 255.0)[None], self.clip_limit)
         seen = fit(image, self.size, self.letterbox)[None].to(self.device).contiguous(memory_format=torch.channels_last)
         probability = self.inferer(seen, self.segmenter).sigmoid()[0].cpu()
-        return restore(probability, image.shape[-2:], self.letterbox)[0].numpy().clip(0, 1)
+        return split_presence(restore(probability, image.shape[-2:], self.letterbox))
 
     def predict(
         self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None = None
@@ -124,7 +129,9 @@ class Predictor:
         """
         name = split_frame(image)[0] if isinstance(image, (str, os.PathLike)) else "array"
         read = _as_image(image, frame)
-        return self.classifier.classify(name, read, self.segment(read.tissue))
+        if why_unusable(read.tissue) is not None:
+            return self.classifier.classify(name, read, None)
+        return self.classifier.classify(name, read, *self.examine(read.tissue))
 
 
 def weights_in(folder: str | os.PathLike[str], small: bool = False) -> tuple[Path, Path]:

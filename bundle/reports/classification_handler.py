@@ -16,9 +16,9 @@ from ignite.engine import Engine, Events
 from scipy.special import expit
 
 from bundle.errors import UserError
-from bundle.evaluation import fusion
 from bundle.evaluation.classification import summarise_classification
 from bundle.evaluation.conformal import summarise_conformal
+from bundle.evaluation.fusion import calibrated_probability, check_fusion
 from bundle.evaluation.scores import classification_scores
 from bundle.evaluation.segmentation import STRATA
 from bundle.evaluation.subgroups import summarise_subgroups
@@ -37,7 +37,8 @@ HALF = 0.5  # the threshold of "default", the operating point that needs no fitt
 class ClassificationEvaluation:
     """Collect logits, calibrate them with the recorded temperature, score them at the recorded operating points.
 
-    Temperature and operating points were fitted on validation; nothing is chosen here.
+    Temperature and operating points were fitted on validation; nothing is chosen here. An image with nothing outlined
+    is not classified, and stays in every figure: called benign, with score 0.
 
     Args:
         output_dir: gets ``metrics.json``, ``per_image.csv``, ``report.html``, ``roc.png`` (where there are both
@@ -63,6 +64,7 @@ class ClassificationEvaluation:
         self.records = {os.fspath(record["image"]): record for record in records}
         self.weights = weights
         self.card = read_card(weights)
+        check_fusion(self.card)
         self.datalist, self.part = datalist, part
         _refuse_trained_images(self.card, datalist, weights)
         refuse_another_split(self.card, datalist, weights)
@@ -89,15 +91,17 @@ class ClassificationEvaluation:
             record = self.records[path]
             logit = float(torch.as_tensor(item["pred"]).reshape(()))
             features = given["features"] if self.card.get("fusion") else ()
+            outlined = bool(given.get("outlined", 1)) if isinstance(given, Mapping) else True
             row = {
                 "image": name_row(record),
                 "class": record["class"],
                 "group": record["group"],
                 "label": int(record["label"]),
                 **{key: record.get(key, record.get("details", {}).get(key, "")) for key in self.told},
-                "logit": logit,
-                "probability_raw": float(expit(logit)),
-                "probability": fusion.calibrated_probability(self.card, [logit], [features]).item(),
+                "outlined": outlined,
+                "logit": logit if outlined else None,
+                "probability_raw": float(expit(logit)) if outlined else 0.0,
+                "probability": calibrated_probability(self.card, [logit], [features]).item() if outlined else 0.0,
             }
             self.rows.append(row)
             if (row["probability"] >= HALF) != bool(row["label"]):
@@ -116,6 +120,10 @@ class ClassificationEvaluation:
             "masks": self.datalist.get("masks"),
             "part": self.part,
             **summary,
+            "not_outlined": {
+                name: sum(row["class"] == name and not row["outlined"] for row in self.rows)
+                for name in ("benign", "malignant")
+            },
             **self._summarise_sets(),
             "weights": self.card,
             "provenance": {

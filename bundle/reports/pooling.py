@@ -33,7 +33,7 @@ SENSITIVITIES = (0.90, 0.95)
 CLIP = 1e-6  # probabilities are kept this far from 0 and 1, whose logits are infinite
 _MEND = "give the folder of a run that was evaluated"
 _COUNTS = ("tp", "fp", "fn", "tn")
-_FLAGS = ("missed", "false_positive", "told_none")
+_FLAGS = ("missed", "false_positive", "told_none", "outlined")
 
 Row = dict[str, Any]
 
@@ -205,17 +205,17 @@ def _pool_classifiers(folds: Sequence[Sequence[Run]]) -> dict[str, Any]:
         for image, row in fold[0].rows.items():
             probabilities = np.array([run.rows[image]["probability"] for run in fold])
             mean = float(logit(probabilities.clip(CLIP, 1 - CLIP)).mean())
-            rows.append(
-                {
-                    **{key: row[key] for key in ("image", "class", "group", "label")},
-                    **{key: row[key] for key in ("dataset", "patient", *STRATA) if key in row},
-                    "fold": number,
-                    "logit": mean,
-                }
-            )
-    logits, labels, numbers = (np.array([row[key] for row in rows]) for key in ("logit", "label", "fold"))
-    probabilities, points, limits = calibrate_across(logits, labels, numbers)
-    for row, raw, probability in zip(rows, expit(logits), probabilities, strict=True):
+            known = {key: row[key] for key in ("image", "class", "group", "label")}
+            known |= {key: row[key] for key in ("dataset", "patient", *STRATA) if key in row}
+            rows.append({**known, "outlined": row.get("outlined", True), "fold": number, "logit": mean})
+    numbers = [row["fold"] for row in rows]
+    # What is not outlined is not classified: it has score 0 whatever the calibration, and no part in it.
+    classified = [row for row in rows if row["outlined"]]
+    logits, labels, folds_of = (np.array([row[key] for row in classified]) for key in ("logit", "label", "fold"))
+    probabilities, points, limits = calibrate_across(logits, labels, folds_of)
+    for row in rows:
+        row |= {"probability_raw": 0.0, "probability": 0.0}
+    for row, raw, probability in zip(classified, expit(logits), probabilities, strict=True):
         row |= {"probability_raw": float(raw), "probability": float(probability)}
     thresholds: dict[str, Any] = {"default": 0.5}
     for place, wish in enumerate(SENSITIVITIES):

@@ -18,6 +18,7 @@ __getattr__, __all__ = lazy_names(
         "run": ["claim_folder", "run_training"],
         "sampler": ["balanced_sampler"],
         "segment": ["segment_if_needed"],
+        "start": ["start_from", "take_settings"],
         "teacher": ["load_teacher"],
         "tracking": ["ListOutput"],
     },

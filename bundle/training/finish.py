@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 
+from bundle.data.training_sets import add_recorded, read_recorded
 from bundle.evaluation.presence import choose_presence
 from bundle.evaluation.segmentation import choose_threshold, measure_case
 from bundle.evaluation.uncertainty import choose_doubt_limit, confidence_of_map
@@ -79,6 +81,7 @@ def finish_segmentation(
         "synthetic": synthetic,
         "best_epoch": checkpoint.best_epoch,
         **({"continued": checkpoint.continued} if checkpoint.continued else {}),
+        **({"started_from": datalist["started_from"]} if datalist.get("started_from") else {}),
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,
@@ -93,6 +96,8 @@ def finish_segmentation(
     }
     write_weights(folder / "model.pt", flat_state_dict(network), record)
     write_json(folder / "metrics.json", record)
+    if datalist.get("trained_on"):
+        add_recorded(folder, datalist["trained_on"])
     shown = [
         (image * 255, lesion, probability, f"Dice {score:.2f}" if score is not None else "no lesion")
         for (image, lesion, probability, _), score in zip(cases[:6], dice[:6], strict=True)
@@ -108,6 +113,7 @@ def finish_segmentation(
             logger.warning("Weights trained on the SYNTHETIC phantom are not published to %s", publish_to)
         else:
             publish(folder / "model.pt", publish_to)
+            add_recorded(Path(publish_to).parent, read_recorded(folder))
 
 
 @torch.no_grad()

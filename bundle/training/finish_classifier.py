@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 
+from bundle.data.training_sets import add_recorded, read_recorded
 from bundle.evaluation.classification import area_under_roc, choose_operating_points
 from bundle.evaluation.conformal import fit_conformal
 from bundle.evaluation.fusion import calibrated_probability, fit_calibration, fit_fusion
@@ -56,6 +58,9 @@ def finish_classification(
         described: training images with ``features`` (F,) and ``label``, for the late fusion; None for none.
         network_settings: name and settings of the network's architecture, for the card.
 
+    An image with ``outlined`` 0 is left out of whatever is fitted here: nothing is classified where nothing is
+    outlined. The card's ``validation`` counts them.
+
     Raises:
         ValueError: `keep` is neither.
     """
@@ -67,32 +72,21 @@ def finish_classification(
     if keep == "best" and (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
         network.load_state_dict(load_tensors(folder / BEST))
     network.eval()
-    fusion = None
-    if described is not None:
-        items = list(described)
-        fusion = fit_fusion(
-            np.stack([np.asarray(item["features"]) for item in items]), [float(item["label"]) for item in items]
-        )
-    logits, features, labels = _predict(network, dataloader, prepare_batch, inferer, device)
-    calibration = fit_calibration(logits, features, labels, fusion)
-    calibrated = calibrated_probability(calibration, logits, features)
+    fitted = fit_card(network, dataloader, prepare_batch, inferer, device, described)
     synthetic, oracle = bool(datalist.get("synthetic")), datalist.get("masks") == "oracle"
     record = {
         **(network_settings or {}),
         **settings,
-        **calibration,
-        "operating_points": choose_operating_points(calibrated, labels, SENSITIVITIES),
-        "conformal": fit_conformal(calibrated, labels),
+        **{key: fitted[key] for key in ("fusion", "temperature", "operating_points", "conformal")},
         "synthetic": synthetic,
         "kept": keep,
         "best_epoch": checkpoint.best_epoch,
         **({"continued": checkpoint.continued} if checkpoint.continued else {}),
+        **({"started_from": datalist["started_from"]} if datalist.get("started_from") else {}),
         "validation": {
             "metric": checkpoint.metric,
             "best": checkpoint.best_score,
-            "images": len(labels),
-            "auroc": area_under_roc(labels > 0.5, calibrated),
-            "auroc_network": area_under_roc(labels > 0.5, logits),
+            **fitted["validation"],
         },
         "training_images": len(datalist["training"]),
         **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
@@ -102,6 +96,8 @@ def finish_classification(
     weights = folder / "model_classifier.pt"
     write_weights(weights, flat_state_dict(network), record)
     write_json(folder / "metrics.json", record)
+    if datalist.get("trained_on"):
+        add_recorded(folder, datalist["trained_on"])
     logger.info(
         "%s%s%s epoch kept, AUROC %.3f on validation (the network alone %.3f), temperature %.2f; weights: %s",
         "SYNTHETIC phantom: " if synthetic else "",
@@ -114,6 +110,47 @@ def finish_classification(
             logger.warning("Weights trained on the phantom or on oracle masks are not published to %s", publish_to)
         else:
             publish(weights, publish_to)
+            add_recorded(Path(publish_to).parent, read_recorded(folder))
+
+
+def fit_card(
+    network: torch.nn.Module,
+    dataloader: Iterable[Mapping[str, Any]],
+    prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    inferer: Callable[..., torch.Tensor],
+    device: torch.device | str,
+    described: Iterable[Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Fit what a card says of a network besides its weights; arguments as `finish_classification`.
+
+    Returns:
+        `fusion`, `temperature`, `operating_points`, `conformal`, and `validation`: `images`, `not_outlined` and both
+        areas under the ROC curve.
+
+    Raises:
+        UserError: no outlined validation image is malignant.
+    """
+    fusion = None
+    if described is not None:
+        items = [item for item in described if item.get("outlined", 1)]
+        fusion = fit_fusion(
+            np.stack([np.asarray(item["features"]) for item in items]), [float(item["label"]) for item in items]
+        )
+    logits, features, labels, outlined = _predict(network, dataloader, prepare_batch, inferer, device)
+    logits, features, labels = logits[outlined], features[outlined], labels[outlined]
+    calibration = fit_calibration(logits, features, labels, fusion)
+    calibrated = calibrated_probability(calibration, logits, features)
+    return {
+        **calibration,
+        "operating_points": choose_operating_points(calibrated, labels, SENSITIVITIES),
+        "conformal": fit_conformal(calibrated, labels),
+        "validation": {
+            "images": len(labels),
+            "not_outlined": int((~outlined).sum()),
+            "auroc": area_under_roc(labels > 0.5, calibrated),
+            "auroc_network": area_under_roc(labels > 0.5, logits),
+        },
+    }
 
 
 @torch.no_grad()
@@ -123,13 +160,15 @@ def _predict(
     prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     inferer: Callable[..., torch.Tensor],
     device: torch.device | str,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return logits (N,), features (N, F; F is 0 where the batches have none) and labels (N,), all float64."""
-    logits, features, labels = [], [], []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return logits (N,), features (N, F; F is 0 where the batches have none) and labels (N,), all float64, and whether
+    something is outlined, (N,) bool."""
+    logits, features, labels, outlined = [], [], [], []
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         logits.append(inferer(image, network).cpu().numpy().ravel())
         features.append(np.asarray(batch.get("features", np.empty((len(label), 0)))))
         labels.append(label.cpu().numpy().ravel())
+        outlined.append(np.asarray(batch.get("outlined", np.ones(len(label)))).astype(bool))
     scores, described, truth = (np.concatenate(part).astype(float) for part in (logits, features, labels))
-    return scores, described, truth
+    return scores, described, truth, np.concatenate(outlined)

@@ -14,11 +14,13 @@ from typing import Any
 from monai.data import CacheDataset, Dataset
 
 from bundle.config.guard import running_parser
+from bundle.data.ancestry import ancestors, describe_start, leave_out_seen
 from bundle.data.classifier import TARGETS, ensure_classifier_prepared
-from bundle.data.prepare import ensure_prepared
+from bundle.data.prepare import CASES, ensure_prepared
+from bundle.data.training_sets import pixels_of, read_recorded
 from bundle.errors import UserError
 from bundle.files import sha256_of
-from bundle.networks.weights import require_card
+from bundle.networks.weights import card_path, require_card
 
 logger = logging.getLogger(__name__)
 
@@ -59,37 +61,92 @@ def name_given_run(records: Records | None, weights: PathLike) -> str | None:
     return "given_" + hashlib.sha256(f"{_digest(records)} {start}".encode()).hexdigest()[:12]
 
 
-def datalist_of(given: Records | None, **prepared: Any) -> dict[str, Any]:
+def datalist_of(given: Records | None, init: PathLike | None = None, **prepared: Any) -> dict[str, Any]:
     """The datalist of a segmentation run: of the given records, or else as `ensure_prepared` makes it.
+
+    Images that the start weights have seen are left out of validation and test. What the run's own weights will have
+    seen is added as ``started_from`` and ``trained_on``.
 
     Args:
         given: records of a tool, or None.
+        init: weights that the run starts from.
         prepared: arguments of `ensure_prepared`; not looked at when records are given.
+
+    Raises:
+        UserError: as `ensure_prepared` and `leave_out_seen`.
     """
-    return ensure_prepared(**prepared) if given is None else _datalist(given)
+    if given is not None:
+        return _with_start(_datalist(given), init or _loaded_by_tool())
+    datalist, folder = ensure_prepared(**prepared), prepared["prepared_dir"]
+    return _with_start(datalist, init, prepared["dataset_dir"], [folder])
 
 
-def classifier_datalist_of(given: Records | None, segmenter: PathLike | None, **prepared: Any) -> dict[str, Any]:
+def _with_start(
+    datalist: dict[str, Any],
+    init: PathLike | None,
+    dataset_dir: PathLike | None = None,
+    prepared: Sequence[PathLike] = (),
+) -> dict[str, Any]:
+    """Add what a card and `trained_on.json` will say, and leave out what the start weights have seen."""
+    trained_on = {key: pixels for folder in prepared for key, pixels in _pixels_of(folder).items()}
+    if init is not None:
+        start = describe_start(init)
+        if dataset_dir is not None:
+            datalist = leave_out_seen(datalist, dataset_dir, prepared, start, Path(init).parent)
+        datasets = {each.get("dataset_sha256") for each in (start, *ancestors(start))}
+        trained_on |= {key: pixels for key, pixels in read_recorded(Path(init).parent).items() if key in datasets}
+        datalist = {**datalist, "started_from": start}
+    return {**datalist, "trained_on": trained_on}
+
+
+def _pixels_of(prepared: PathLike) -> dict[str, set[str]]:
+    # A list that was written by hand may have no cases beside it.
+    return pixels_of(prepared) if (Path(prepared) / CASES).exists() else {}
+
+
+def _loaded_by_tool(id_: str = "train#handlers") -> str | None:
+    """The weights that a tool's handler loads before the training, as MONAI Label asks for with ``pretrained``.
+
+    None where no handler does, or no config is running.
+    """
+    try:
+        handlers = running_parser().get(id_)
+    except UserError:
+        return None
+    for handler in handlers if isinstance(handlers, list) else ():
+        if isinstance(handler, dict) and handler.get("_target_") == "CheckpointLoader":
+            path = str(handler.get("load_path"))
+            return path if card_path(path).is_file() else None
+    return None
+
+
+def classifier_datalist_of(
+    given: Records | None, segmenter: PathLike | None, init: PathLike | None = None, **prepared: Any
+) -> dict[str, Any]:
     """The datalist of a classification run: of the given records, or else as `ensure_classifier_prepared` makes it.
 
     Args:
         given: records of a tool, or None.
         segmenter: weights of what made the given records' maps.
+        init: weights that the run starts from, see `datalist_of`.
         prepared: arguments of `ensure_classifier_prepared`.
 
     Raises:
         UserError: the given records lack a class, or nothing says which segmenter made their maps.
     """
     if given is None:
-        return ensure_classifier_prepared(**prepared)
+        folders = [Path(source["datalist"]).parent for source in prepared["sources"]]
+        datalist = ensure_classifier_prepared(**prepared)
+        return _with_start(datalist, init, prepared["dataset_dir"], folders)
     if segmenter is None:
         raise UserError("segmenter: name the weights that made the probability maps of the given records")
     for name, target in TARGETS.items():
         if target not in [record["label"] for record in given]:
             raise UserError(f"no {name} image is among the records given for training; label some of each class")
     card = require_card(segmenter, ("sha256",))
-    extra = {"masks": "predicted", "segmenter_sha256": [card["sha256"]]}
-    return {**_datalist(given), **extra, "segmentation_split": None, "segmentation_seed": None}
+    extra: dict[str, Any] = {"masks": "predicted", "segmenter_sha256": [card["sha256"]]}
+    extra |= {"segmentation_split": None, "segmentation_seed": None}
+    return {**_with_start(_datalist(given), init or _loaded_by_tool()), **extra}
 
 
 def validation_dataset(data: Records, transform: Callable[..., Any], training: Dataset, **options: Any) -> Dataset:

@@ -112,7 +112,10 @@ class RestoreSized(MapTransform):
 
 
 class DescribeLesiond(Transform):
-    """Add ``data["features"]``, (F,) float32: the `FEATURES` of the lesion.
+    """Add ``data["features"]``, (F,) float32: the `FEATURES` of the lesion; and ``data["outlined"]``, 0 or 1.
+
+    Where no pixel reaches the threshold, ``outlined`` is 0 and the most probable region stands in: a network may train
+    on its crop, but nothing is fitted on its features, and an evaluation counts it as not classified.
 
     It stands before `CropLesiond`, while the image is whole: (1, H, W) float in [0, 1], as is the probability.
 
@@ -129,8 +132,10 @@ class DescribeLesiond(Transform):
         """Describe the lesion."""
         levels = quantise(torch.as_tensor(data[self.probability_key]).detach().float().cpu().numpy())[0]
         pixels = torch.as_tensor(data[self.key]).float().cpu().numpy()[0] * 255
-        values = describe_lesion(pixels, levels, find_lesion(levels, self.threshold))
-        return {**data, "features": torch.tensor([values[name] for name in FEATURES], dtype=torch.float32)}
+        region = find_lesion(levels, self.threshold)
+        values = describe_lesion(pixels, levels, region)
+        features = torch.tensor([values[name] for name in FEATURES], dtype=torch.float32)
+        return {**data, "features": features, "outlined": int(not region.is_fallback)}
 
 
 class CropLesiond(MapTransform):

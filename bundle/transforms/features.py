@@ -2,7 +2,8 @@
 """Hand-made features of a lesion: its shape, its grey levels and those around it, and how sure the segmenter is.
 
 They follow what a reader looks for (BI-RADS ultrasound lexicon, 5th edition, 2013): shape, orientation, margin, echo
-pattern and posterior features. No feature depends on the pixel size, so images of different devices can be compared.
+pattern and posterior features. No feature depends on the pixel size, nor on brightness and contrast, so images of
+different devices, and one image in different depths, can be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from bundle.transforms.lesion import LesionRegion
+from bundle.transforms.lesion import Box, LesionRegion
 from bundle.transforms.shape import box_of, measure_lesion
 
 SHAPE_FEATURES = (
@@ -27,10 +28,11 @@ GREY_FEATURES = (
     *("margin_step", "posterior_against_sides", "posterior_against_lesion"),
     *("margin_gradient", "inner_gradient", "gradient_ratio"),
 )
-"""Of the image in and around the mask."""
+"""Of the image in and around the mask, its grey levels counted as `grey_scale` says."""
 
-MAP_FEATURES = (*("components", "is_fallback", "map_mean", "map_deviation", "unsure_share", "unsure_rim"),)
-"""Of the probability map that the mask comes from."""
+MAP_FEATURES = (*("other_area", "map_mean", "map_deviation", "unsure_share", "unsure_rim"),)
+"""Of the probability map that the mask comes from; `other_area` is that of the boxes of further regions, in areas of
+the lesion, 1 at most: their number would jump with a single pixel."""
 
 _REACH = np.arange(-6, 7)  # four times the deviation of the Gaussian, in pixels
 _BELL = np.exp(-(_REACH**2) / (2 * 1.5**2))
@@ -38,6 +40,26 @@ _BELL /= _BELL.sum()
 _SLOPE = _BELL * _REACH / 1.5**2
 
 FEATURES = (*SHAPE_FEATURES, *GREY_FEATURES, *MAP_FEATURES)
+
+GREY_SCALE = "from the median, in ranges of the 1st to 99th percentile"
+"""How `GREY_FEATURES` count grey levels; a card says it, since features in other units would be nonsense in silence."""
+
+_SAMPLE = 65_536
+"""Pixels, about, that the percentiles are taken from: evenly spread, all of a small image."""
+
+
+def grey_scale(pixels: np.ndarray) -> tuple[float, float]:
+    """Return the grey level that features count from, and the range that they count in: those of `GREY_SCALE`.
+
+    Both follow every change of brightness and contrast, and no hot pixel or caption moves them.
+
+    Args:
+        pixels: (H, W) float, in any unit.
+    """
+    step = max(1, round(math.sqrt(pixels.size / _SAMPLE)))
+    dark, middle, bright = np.percentile(pixels[::step, ::step], (1, 50, 99))
+    spread = float(bright) - float(dark)
+    return float(middle), spread if spread > 0 else 1.0
 
 
 def describe_shape(mask: np.ndarray) -> dict[str, float]:
@@ -79,20 +101,21 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
     """Return all `FEATURES` of the lesion of an image.
 
     Args:
-        pixels: (H, W) float in [0, 255].
+        pixels: (H, W) float, in any unit: the whole tissue region.
         levels: (H, W) uint8 probability of lesion, 255 for certainty.
         region: what `find_lesion` found in the levels.
 
     Returns:
-        name -> finite float; grey levels count from 0 to 1.
+        name -> finite float.
     """
+    middle, spread = grey_scale(pixels)
     mask, (top, left, bottom, right) = region.mask, region.box
     area = float(cv2.countNonZero(mask.view(np.uint8)))
     rim = max(2, int(0.1 * math.sqrt(area)))  # pixels
     # Only the lesion's neighbourhood is looked at; 8 pixels are the reach of the Gaussian gradient, and more.
     pad = 2 * rim + 8
     near = (slice(max(0, top - pad), bottom + pad), slice(max(0, left - pad), right + pad))
-    lesion, grey = mask[near], np.asarray(pixels[near], dtype=np.float64) / 255
+    lesion, grey = mask[near], (np.asarray(pixels[near], dtype=np.float64) - middle) / spread
     outside = ~lesion
     # No way out of the lesion is longer than that to the ring around its box.
     ring = (slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1))
@@ -104,7 +127,7 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
     surround_deviation = surround.std()
     high, wide = max(4, (bottom - top) // 2), (right - left) // 2
     first = max(0, left - wide)
-    under = np.asarray(pixels[bottom : bottom + high, first : right + wide], dtype=np.float64) / 255
+    under = (np.asarray(pixels[bottom : bottom + high, first : right + wide], dtype=np.float64) - middle) / spread
     beside = np.concatenate([under[:, : left - first].ravel(), under[:, right - first :].ravel()])
     posterior = _or(under[:, left - first : right - first].ravel(), inside).mean()
     gradient = _gradient(grey)
@@ -127,8 +150,7 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
         at_margin / (_or(gradient[around], inner).mean() + 1e-3),
     )
     seen = (
-        min(region.components, 4),
-        region.is_fallback,
+        min(sum(_area(box) for box in region.others) / area, 1.0),
         certainty.mean(),
         certainty.std(),
         min(unsure / area, 4.0),
@@ -136,6 +158,11 @@ def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion
     )
     named = dict(zip((*GREY_FEATURES, *MAP_FEATURES), map(float, (*looks, *seen)), strict=True))
     return describe_shape(mask) | named
+
+
+def _area(box: Box) -> int:
+    top, left, bottom, right = box
+    return (bottom - top) * (right - left)
 
 
 def _or(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from scripts.audit_marks import main
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("marks")
     counts = {"benign": 8, "malignant": 6, "normal": 8}
-    make_phantom(folder / "set", counts=counts, size_range=((120, 130), (120, 140)))
+    make_phantom(folder / "set", counts=counts, size_range=((300, 310), (300, 320)))
     prepare(folder / "set", folder / "prepared", split="25:25:50")
     return folder
 

@@ -85,7 +85,17 @@ def test_a_page_is_written_whatever_classes_there_are(tmp_path: Path, labels: li
     rows = [_row(number, number, label, 0.9) for number, label in enumerate(labels)]
     rows[0]["image"] = "<script>.png"
     metrics = {
-        **{"dataset": {"name": "set", "source": "manifest", "images": 1, "groups": 1, "classes": {}, "flags": {}}},
+        **{
+            "dataset": {
+                "name": "set",
+                "source": "manifest",
+                "images": 1,
+                "groups": 1,
+                "classes": {},
+                "flags": {},
+                "lesion_states": {},
+            }
+        },
         **{"unit": "group of near duplicates", "threshold": 0.5, "warnings": ["a warning"], "synthetic": False},
         **{"bad": [], "left_out": [{"path": "x.png", "reason": "left out"}], "provenance": {"commit": None}},
         **summarise_external(rows, POINTS, draws=5),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from bundle.errors import UserError
 from bundle.evaluation.fusion import calibrated_probability, fit_calibration, fit_fusion, join_logits
 from bundle.transforms import FEATURES
 
@@ -70,3 +71,14 @@ def test_no_measurement_however_odd_leaves_the_range_of_probabilities(values: li
     logits, features, labels = _cases(60)
     card = fit_calibration(logits, features, labels, fit_fusion(features, labels))
     assert 0 <= calibrated_probability(card, [logit], [values]).item() <= 1
+
+
+@pytest.mark.parametrize("change", ["grey_scale", "features"])
+def test_a_card_whose_features_were_measured_otherwise_is_refused_with_the_mend(change: str) -> None:
+    logits, features, labels = _cases(60)
+    card = fit_calibration(logits, features, labels, fit_fusion(features, labels))
+    older = {key: value for key, value in card["fusion"].items() if key != "grey_scale"}
+    if change == "features":
+        older = {**card["fusion"], "features": ["components", *card["fusion"]["features"][1:]]}
+    with pytest.raises(UserError, match=r"scripts/refit_classifier\.py"):
+        calibrated_probability({**card, "fusion": older}, logits, features)

@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
@@ -22,13 +23,14 @@ from pydicom.sr.codedict import codes
 
 from bundle.errors import InputError
 from bundle.finding import Finding
+from bundle.outputs.case import write_case
 from bundle.outputs.dicom import source_of, write_dicom
 from bundle.outputs.dicom_seg import make_segmentation
-from bundle.outputs.dicom_sr import ELLIPSE, make_report, round_to, trace_outline
+from bundle.outputs.dicom_sr import ELLIPSE, STATE, make_report, round_to, trace_outline
 from bundle.outputs.png import draw_overlay
 from bundle.outputs.presentation_state import make_presentation
 from bundle.outputs.secondary_capture import make_capture
-from bundle.readers import count_frames, read_mask
+from bundle.readers import count_frames, read_image, read_mask
 from bundle.readers.dicom import read_header
 from bundle.transforms.shape import measure_lesion
 from tests.readers.fabricate import US_IMAGE, US_MULTI_FRAME, region, regions, save, ultrasound
@@ -50,12 +52,24 @@ def _finding(shape: tuple[int, int] = SHAPE, spacing_mm: Any = (0.1, 0.12), fram
         "sensitivity 0.95": {"threshold": 0.9, "decision": "benign"},
     }
     return Finding(
-        **{"image": "a", "size": shape, "box": (20, 30, 70, 80), "other_boxes": (), "is_fallback": False},
+        **{"image": "a", "size": shape, "box": (20, 30, 70, 80), "other_boxes": (), "lesion_state": "found"},
         **{"lesion": measure_lesion(mask, spacing_mm), "probability_raw": 0.7, "probability": 0.8123456789},
         **{"outline_confidence": 1.0},
         **{"decisions": decisions, "warnings": ("a warning",), "frame": frame, "spacing_mm": spacing_mm},
         **{"models": {"segmenter": "a" * 64, "classifier": "b" * 64}},
         **{"mask": mask, "probability_map": mask.astype(np.uint8) * 255},
+    )
+
+
+def _empty(state: str, **changes: Any) -> Finding:
+    """Nothing outlined."""
+    found = _finding()
+    decisions = {name: {**point, "decision": None} for name, point in found.decisions.items()}
+    return replace(
+        found,
+        **{"box": None, "lesion": None, "lesion_state": state, "reason": "the reason", "decisions": decisions},
+        **{"probability": None, "probability_raw": None, "outline_confidence": None, "mask": found.mask & False},
+        **{"warnings": ("the reason",), **changes},
     )
 
 
@@ -200,6 +214,51 @@ def test_a_report_reads_back_with_equal_measurements(single: Path, tmp_path: Pat
     assert decisions["Decision at probability 0.5"] == codes.SCT.Malignant
     assert decisions["Decision at sensitivity 0.95"] == codes.SCT.Benign
     assert group.get_measurements(name=codes.SCT.LongAxis)[0].method == ELLIPSE
+
+
+@pytest.mark.parametrize(("state", "presence"), [("none found", 0.03), ("unusable", None)])
+def test_a_report_says_that_nothing_was_outlined_and_why(
+    single: Path, tmp_path: Path, state: str, presence: float | None
+) -> None:
+    finding = _empty(state, lesion_probability=presence)
+    report = highdicom.sr.srread(_stored(make_report(finding, read_header(single), single), tmp_path))
+    assert not report.content.get_planar_roi_measurement_groups()
+    (group,) = report.content.get_image_measurement_groups()
+    (told,) = [item for item in group.get_qualitative_evaluations() if item.name == STATE]
+    assert told.value.meaning == {"none found": "No lesion found", "unusable": "Image unusable"}[state]
+    assert [item.value for item in group.get_measurements()] == ([] if presence is None else [3.0])
+    texts = [str(item.value) for item in _walk(report)]
+    assert any("the reason" in text for text in texts)
+    assert not {"Malignant", "Benign"} & set(texts)
+
+
+@pytest.mark.parametrize("state", ["none found", "unusable"])
+def test_nothing_outlined_gives_no_segmentation_and_says_so(single: Path, tmp_path: Path, state: str) -> None:
+    image = read_image(single)
+    kinds = ("png", "nifti", "seg", "sr", "pr", "sc")
+    written = write_case(_empty(state), image, single, Path("a.png"), tmp_path / "out", kinds)
+    refused = {entry["output"]: entry["reason"] for entry in written.refused}
+    assert "no lesion is outlined" in refused["seg"]
+    # An empty mask says "looked at, none": an unusable image has none at all.
+    assert set(refused) == {"seg"} | ({"png", "nifti"} if state == "unusable" else set())
+    assert {Path(file).parts[0] for file in written.files} == {"masks", "nifti", "seg", "sr", "pr", "sc"} - {
+        {"png": "masks"}.get(name, name) for name in refused
+    }
+    capture = dcmread(tmp_path / "out" / "sc" / "a.sc.dcm")
+    assert "Nothing outlined: the reason" in capture.DerivationDescription
+    (drawn,) = dcmread(tmp_path / "out" / "pr" / "a.pr.dcm").GraphicAnnotationSequence
+    assert "GraphicObjectSequence" not in drawn
+    words = {"none found": "no lesion found", "unusable": "unusable image"}
+    assert drawn.TextObjectSequence[0].UnformattedTextValue == words[state]
+    if state == "none found":
+        assert not np.asarray(PIL.Image.open(tmp_path / "out" / "masks" / "a.png")).any()
+        assert not read_mask(tmp_path / "out" / "nifti" / "a.nii.gz").any()
+
+
+def test_the_state_of_the_search_is_in_every_report(single: Path, tmp_path: Path) -> None:
+    group, _ = _measured(_stored(make_report(_finding(), read_header(single), single), tmp_path))
+    states = {item.name.meaning: item.value.meaning for item in group.get_qualitative_evaluations()}
+    assert states["State of the search for a lesion"] == "Lesion outlined"
 
 
 def test_a_report_says_which_software_and_weights_found_it(single: Path) -> None:

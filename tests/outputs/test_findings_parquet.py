@@ -28,14 +28,19 @@ def _finding(name: str, spacing: tuple[float, float] | None = None) -> dict[str,
     mask = np.zeros((20, 30), bool)
     mask[4:9, 5:25] = True
     return {
-        **{"image": name, "frame": None, "probability": 0.25, "probability_raw": 0.5, "is_fallback": False},
+        **{"image": name, "frame": None, "probability": 0.25, "probability_raw": 0.5, "lesion_state": "found"},
         **{"decisions": {"sensitivity 0.9": {"threshold": 0.1, "decision": "malignant"}}, "box": [4, 5, 9, 25]},
         **{"lesion": measure_lesion(mask, spacing), "warnings": ["a", "b"], "models": {"segmenter": "a" * 64}},
-        "notice": NOT_A_DEVICE,
+        **{"lesion_probability": None, "reason": None, "schema_version": 2, "notice": NOT_A_DEVICE},
     }
 
 
-FINDINGS = [_finding("a.png"), _finding("b.png", (0.1, 0.2)), {**_finding("=c.dcm.frame3.png"), "frame": 3}]
+NOTHING: dict[str, Any] = {
+    **{**_finding("none.png"), "lesion_state": "none found", "reason": "nothing", "box": None, "lesion": None},
+    **{"probability": None, "probability_raw": None},
+    "decisions": {"sensitivity 0.9": {"threshold": 0.1, "decision": None}},
+}
+FINDINGS = [_finding("a.png"), _finding("b.png", (0.1, 0.2)), {**_finding("=c.dcm.frame3.png"), "frame": 3}, NOTHING]
 
 
 def test_rows_are_those_of_the_csv_and_then_the_skipped_files(tmp_path: Path) -> None:
@@ -57,9 +62,9 @@ def test_parts_are_one_table_whose_types_do_not_depend_on_their_images(
     monkeypatch.setattr(bundle.outputs.parquet, "ROWS", 1)
     write_findings_parquet(FINDINGS, SKIPPED, tmp_path / "f.parquet")
     parts = sorted((tmp_path / "f.parquet").iterdir())
-    assert [part.name for part in parts] == [f"part-{number:05d}.parquet" for number in range(4)]
+    assert [part.name for part in parts] == [f"part-{number:05d}.parquet" for number in range(5)]
     assert len({str(parquet.read_schema(part)) for part in parts}) == 1
-    assert parquet.read_table(tmp_path / "f.parquet").num_rows == 4
+    assert parquet.read_table(tmp_path / "f.parquet").num_rows == 5
 
 
 def test_a_second_run_replaces_the_folder_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +77,7 @@ def test_a_second_run_replaces_the_folder_as_a_whole(tmp_path: Path, monkeypatch
 
     with pytest.raises(KeyboardInterrupt):
         write_findings_parquet(interrupted(), [], tmp_path / "f.parquet")
-    assert parquet.read_table(tmp_path / "f.parquet").num_rows == 3
+    assert parquet.read_table(tmp_path / "f.parquet").num_rows == 4
     write_findings_parquet(FINDINGS[:1], [], tmp_path / "f.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["f.parquet"]
     assert parquet.read_table(tmp_path / "f.parquet").num_rows == 1

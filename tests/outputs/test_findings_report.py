@@ -32,7 +32,13 @@ def _finding(name: str, probability: float, **more: Any) -> dict[str, Any]:
     lesion = {"area_px": 900.0, "long_axis_px": 40.0, "short_axis_px": 30.0}
     return {
         **{"image": name, "probability": probability, "decisions": decisions, "lesion": lesion, "spacing_mm": None},
-        **{"warnings": [], "models": {"segmenter": "a" * 64, "classifier": "b" * 64}, "is_fallback": False, **more},
+        **{
+            "warnings": [],
+            "models": {"segmenter": "a" * 64, "classifier": "b" * 64},
+            "lesion_state": "found",
+            "lesion_probability": None,
+            **more,
+        },
     }
 
 
@@ -132,16 +138,36 @@ def test_pictures_are_small_and_lazy(findings: Findings, tmp_path: Path) -> None
     assert all(len(image["src"] or "") < 200_000 for image in images)  # noise: the worst that JPEG can be given
 
 
+@pytest.mark.parametrize("state", ["none found", "unusable"])
+def test_an_image_with_nothing_outlined_has_a_state_and_a_reason_in_place_of_numbers(
+    findings: Findings, tmp_path: Path, state: str
+) -> None:
+    blank = _finding("blank.png", 0.9, lesion_state=state, lesion=None, warnings=["nothing but black"])
+    blank |= {"probability": None, "lesion_probability": 0.25}
+    for point in blank["decisions"].values():
+        point["decision"] = None
+    findings.records.write("blank.png", "key", blank, (), Written((), ()), "run")
+    page = _Page(_html(Findings(findings.records, ["blank.png"]), tmp_path))
+    words = " ".join(page.text.split())
+    assert "P(lesion)0.250" in words
+    assert f"Lesion{state}" in words
+    assert "nothing but black" in words
+    assert "P(malignant)–" not in words
+    (row,) = [tag for tag in page.all("tr") if "data-card" in tag]
+    assert row["data-decisions"] == ""
+
+
 def test_cines_and_skipped_files_are_listed(findings: Findings, tmp_path: Path) -> None:
-    best = {"image": "c.frame4.png", "frame": 4, "probability": 0.91}
+    best = {"image": "c.frame4.png", "frame": 4, "probability": 0.91, "lesion_state": "doubtful"}
     cines = [
-        {"file": "c.dcm", "frames": 65, "looked_at": 17, "most_suspicious": best},
-        {"file": "d.dcm", "frames": 8, "looked_at": 8, "most_suspicious": None},
+        {"file": "c.dcm", "frames": 65, "looked_at": 17, "unusable": 2, "most_suspicious": best},
+        {"file": "d.dcm", "frames": 8, "looked_at": 8, "unusable": 0, "most_suspicious": None},
     ]
     skipped = [{"path": "bad.png", "reason": "empty", "mend": "replace it"}]
     words = " ".join(_Page(_html(findings, tmp_path, cines=cines, skipped=skipped)).text.split())
     assert "17 of 65" in words
-    assert "frame 4" in words
+    assert "17 of 65, 2 unusable" in words
+    assert "frame 4 (doubtful)" in words
     assert "none shows a lesion" in words
     assert "bad.png: empty; replace it" in words
     assert "1 could not be used" in words

@@ -139,9 +139,16 @@ def _shown(source: Path, state: Path, *words: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize("window", [None, (100, 60)])
-def test_the_picture_is_shown_as_without_the_state(photometric: str, window: Any, tmp_path: Path) -> None:
-    elements = {"WindowCenter": window[0], "WindowWidth": window[1]} if window else {}
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {},
+        {"WindowCenter": 100, "WindowWidth": 60},
+        {"WindowCenter": [100, 30], "WindowWidth": [60, 20]},
+        {"RescaleSlope": 2, "RescaleIntercept": -10, "WindowCenter": 200, "WindowWidth": 300},
+    ],
+)
+def test_the_picture_is_shown_as_without_the_state(photometric: str, elements: dict[str, Any], tmp_path: Path) -> None:
     source = _source(tmp_path, photometric, frames=3, **elements)
     _stored(source, frame=1)
     shown = _shown(source, source.with_suffix(".pr.dcm"), "--frame", "2")

@@ -85,7 +85,7 @@ def test_the_table_has_one_row_per_image_and_no_formula(written: Path) -> None:
         assert row["decision at sensitivity 0.90"] == finding["decisions"]["sensitivity 0.90"]["decision"]
         assert row["call"] == (finding["call"] or "")
         assert row["area_mm2"] == ""
-        assert row["is_fallback"] == str(finding["is_fallback"])
+        assert row["lesion_state"] == finding["lesion_state"] == "found"
         assert row["classifier_sha256"] == finding["models"]["classifier"]
         assert row["notice"] == finding["notice"]
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.data.check import array_sha256
-from bundle.data.folder import list_images
+from bundle.data.folder import ImageFolder, list_images
 from bundle.data.names import output_name
 from bundle.files import sha256_of
 from bundle.networks.weights import write_weights
@@ -24,7 +24,7 @@ from bundle.readers import read_image
 THRESHOLD = 0.35
 
 
-def _run(dataset: Path, output: Path) -> None:
+def _run(dataset: Path, output: Path) -> ImageFolder:
     """Segment each image of the dataset: the left third is lesion."""
     images = list_images(dataset)
 
@@ -44,6 +44,7 @@ def _run(dataset: Path, output: Path) -> None:
     write_weights(weights, {"w": torch.zeros(1)}, {"threshold": THRESHOLD})
     WriteMasks(output, dataset, THRESHOLD, images, weights).attach(engine)
     engine.run([list(images.readable)])
+    return images
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def dataset(tmp_path: Path) -> Path:
     for number, name in enumerate(("a.png", "a.jpg", "sub/a.png", "sub/deep/b (1).bmp")):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((20 + number, 33 + 3 * number), 90, np.uint8)).save(path)
+        pixels = np.random.default_rng(number).integers(40, 200, (20 + number, 33 + 3 * number))
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
     return folder
 
 
@@ -82,7 +84,8 @@ def test_the_overlay_marks_the_lesion_and_leaves_the_rest_grey(dataset: Path, tm
     overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png")).astype(int)
     colourful = np.ptp(overlay, axis=2) > 0
     assert np.array_equal(colourful[10], np.arange(33) < 11)
-    assert (overlay[:, 12:] == 90).all()
+    grey = np.asarray(Image.open(dataset / "a.png"))
+    assert np.array_equal(overlay[:, 12:, 0], grey[:, 12:])
 
 
 def test_skipped_files_are_listed_with_reason_and_mend(dataset: Path, tmp_path: Path) -> None:
@@ -98,6 +101,21 @@ def test_skipped_files_are_listed_with_reason_and_mend(dataset: Path, tmp_path: 
 def test_without_skipped_files_the_list_of_them_is_written_and_empty(dataset: Path, tmp_path: Path) -> None:
     _run(dataset, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "skipped.json").read_text()) == []
+
+
+def test_a_blank_screen_has_an_empty_mask_and_map_and_ends_the_run_with_exit_code_3(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (60, 40), 128).save(dataset / "blank.png")
+    images = _run(dataset, tmp_path / "out")
+    for kind in ("masks", "probabilities"):
+        assert not np.asarray(Image.open(tmp_path / "out" / kind / "blank.png")).any()
+    (told,) = json.loads((tmp_path / "out" / "skipped.json").read_text())
+    assert (told["path"], "no contrast" in told["reason"]) == (str(dataset / "blank.png"), True)
+    with pytest.raises(SystemExit) as ended:
+        images.exit_if_incomplete()
+    assert ended.value.code == 3
+    assert "4 of 5 images are done" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class QuickPredictor:
             **{"image": "array", "size": mask.shape, "box": (0, 0, *mask.shape), "other_boxes": ()},
             **{
                 "lesion": measure_lesion(mask),
-                "is_fallback": False,
+                "lesion_state": "found",
                 "outline_confidence": 1.0,
                 "warnings": image.warnings,
             },
@@ -201,18 +201,36 @@ def test_frames_of_a_cine_are_findings_and_the_most_suspicious_is_named(
     (summary,) = content["cines"]
     best = max(content["findings"], key=lambda finding: finding["probability"])
     assert (summary["file"], summary["frames"], summary["looked_at"]) == ("sub/cine.dcm", 25, 3)
-    assert summary["most_suspicious"] == {key: best[key] for key in ("image", "frame", "probability")}
+    assert summary["most_suspicious"] == {key: best[key] for key in ("image", "frame", "probability", "lesion_state")}
 
 
-def test_a_fallback_is_never_the_most_suspicious_frame() -> None:
+def _frames(*found: tuple[str, float | None]) -> Summary:
+    """The summary of a cine whose frames have these states and probabilities."""
     summary = Summary()
-    for number, (probability, is_fallback) in enumerate([(0.3, False), (0.9, True), (0.5, False), (0.4, False)]):
-        finding = {"probability": probability, "is_fallback": is_fallback, "frame": number}
-        summary.add(Outcome(f"c.frame{number}.png", "c", 4, finding))
-    assert summary.cines["c"]["most_suspicious"]["frame"] == 2
-    none = Summary()
-    none.add(Outcome("c.frame0.png", "c", 4, {"probability": 0.9, "is_fallback": True, "frame": 0}))
-    assert none.cines["c"]["most_suspicious"] is None
+    for number, (state, probability) in enumerate(found):
+        finding = {"probability": probability, "lesion_state": state, "frame": number}
+        summary.add(Outcome(f"c.frame{number}.png", "c", len(found), finding))
+    return summary
+
+
+def test_a_cine_passes_over_frames_without_an_outline() -> None:
+    summary = _frames(("unusable", None), ("none found", None), ("found", 0.5), ("found", 0.4), ("unusable", None))
+    cine = summary.cines["c"]
+    assert (cine["most_suspicious"]["frame"], cine["looked_at"], cine["unusable"]) == (2, 5, 2)
+    assert (summary.usable, summary.unusable) == (True, [])
+    assert "2 of them unusable" in summary.lines()[0]
+
+
+def test_a_doubtful_frame_is_the_most_suspicious_only_where_no_other_is_outlined() -> None:
+    assert _frames(("doubtful", 0.9), ("found", 0.2), ("doubtful", 0.95)).cines["c"]["most_suspicious"]["frame"] == 1
+    doubtful = _frames(("doubtful", 0.3), ("none found", None), ("doubtful", 0.4)).cines["c"]["most_suspicious"]
+    assert (doubtful["frame"], doubtful["lesion_state"]) == (2, "doubtful")
+    assert _frames(("none found", None), ("unusable", None)).cines["c"]["most_suspicious"] is None
+
+
+def test_a_cine_of_which_nothing_can_be_seen_is_an_unusable_file() -> None:
+    summary = _frames(("unusable", None), ("unusable", None))
+    assert (summary.usable, summary.unusable) == (False, ["c"])
 
 
 def test_a_frame_that_is_missing_is_an_error_of_its_file_alone(

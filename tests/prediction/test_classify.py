@@ -13,8 +13,9 @@ import torch
 from scipy.special import expit
 
 from bundle.errors import UserError
-from bundle.finding import DOUBTFUL, MAPS, NO_LESION, Finding
+from bundle.finding import ABSENT, DOUBTFUL_OUTLINE, MAPS, NO_LESION, Finding
 from bundle.networks import SegNet
+from bundle.prediction.classify import split_presence
 from bundle.prediction.dictionary import ClassifyLesiond
 from bundle.readers import UltrasoundImage
 
@@ -86,7 +87,7 @@ def test_the_lesion_is_measured_at_native_size(box: np.ndarray) -> None:
     assert finding.lesion["area_mm2"] == pytest.approx(4.0)
     assert np.array_equal(finding.mask, box > 0)
     assert np.array_equal(finding.probability_map, np.where(box > 0, 230, 0))
-    assert not finding.is_fallback
+    assert (finding.lesion_state, finding.reason, finding.lesion_probability) == ("found", None, None)
     assert finding.warnings == ()
 
 
@@ -105,11 +106,68 @@ def test_the_dict_is_strict_json_without_the_maps(box: np.ndarray) -> None:
     assert len(json.dumps(content)) < 3000
 
 
-def test_a_map_below_the_threshold_is_a_fallback_and_says_so(box: np.ndarray) -> None:
-    finding = _classify(box / 3)
-    assert finding.is_fallback
-    assert NO_LESION in finding.warnings
-    assert finding.box == (10, 30, 20, 50)
+def _has_no_outline(finding: Finding, state: str, reason: str) -> None:
+    assert (finding.lesion_state, finding.reason) == (state, reason)
+    nothing = ("box", "lesion", "outline_confidence", "probability", "probability_raw", "call")
+    assert [getattr(finding, name) for name in nothing] == [None] * 6
+    assert {point["decision"] for point in finding.decisions.values()} == {None}
+    assert not finding.mask.any()
+    assert finding.mask.shape == finding.probability_map.shape == finding.size
+    assert json.loads(json.dumps(finding.as_dict(), allow_nan=False))["schema_version"] == 2
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.3, 0.0])
+def test_a_map_below_the_threshold_shows_no_lesion_and_nothing_is_classified(box: np.ndarray, factor: float) -> None:
+    seen: list[torch.Tensor] = []
+    limits = {"coverage": 0.9, "benign": 0.5, "malignant": 0.6}
+    finding = _classify(box * factor, seen, conformal=limits, segmenter_card={**SEGMENTER, "doubtful_below": 0.8})
+    _has_no_outline(finding, "none found", NO_LESION)
+    assert finding.warnings == (NO_LESION,)
+    assert seen == []
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_image_without_contrast_is_unusable_whatever_its_map_says(box: np.ndarray, level: int) -> None:
+    seen: list[torch.Tensor] = []
+    step = ClassifyLesiond(torch.nn.Identity(), lambda x, _: (seen.append(x), x.new_zeros(1, 1))[1], "cpu", CARD, {})
+    finding = step.classify("a.png", UltrasoundImage(np.full((40, 60), level, np.float32), None, ("w",)), box)
+    _has_no_outline(finding, "unusable", str(finding.reason))
+    assert "no contrast" in str(finding.reason)
+    assert not finding.probability_map.any()
+    assert finding.warnings[:2] == ("w", finding.reason)
+    assert seen == []
+
+
+@pytest.mark.parametrize(("presence", "state"), [(0.29, "none found"), (0.3, "found"), (None, "found")])
+def test_a_segmenter_that_tells_of_a_lesions_presence_is_believed_at_the_limit_of_its_card(
+    box: np.ndarray, presence: float | None, state: str
+) -> None:
+    card = {**SEGMENTER, "presence_threshold": 0.3}
+    finding = _step(card).classify("a.png", IMAGE, box, presence)
+    assert (finding.lesion_state, finding.lesion_probability) == (state, presence)
+    if state == "none found":
+        _has_no_outline(finding, state, ABSENT)
+        assert finding.probability_map.any()  # what the network saw stays to be looked at
+    assert _step(SEGMENTER).classify("a.png", IMAGE, box, presence).lesion_state == "found"
+
+
+def _step(segmenter_card: dict[str, Any]) -> ClassifyLesiond:
+    return ClassifyLesiond(torch.nn.Identity(), lambda x, _: x.new_zeros(1, 1), "cpu", CARD, segmenter_card)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_second_channel_of_the_segmenter_is_the_probability_that_there_is_a_lesion(channels: int) -> None:
+    given = torch.cat([torch.rand(1, 5, 6), torch.full((1, 5, 6), 0.25)])[:channels]
+    levels, presence = split_presence(given)
+    assert np.array_equal(levels, given[0].numpy())
+    assert presence == (0.25 if channels == 2 else None)
+
+
+@pytest.mark.parametrize("change", ["older grey levels", "unknown feature"])
+def test_a_card_of_features_in_other_units_is_refused_when_it_is_opened(change: str) -> None:
+    fusion = {"features": ["grey_mean"] if change == "older grey levels" else ["is_fallback"]}
+    with pytest.raises(UserError, match=r"scripts/refit_classifier\.py"):
+        ClassifyLesiond(torch.nn.Identity(), _infer, "cpu", {**CARD, "fusion": fusion}, SEGMENTER)
 
 
 @pytest.mark.parametrize(("limit", "told"), [(0.95, True), (0.85, False), (None, False)])
@@ -118,19 +176,9 @@ def test_an_outline_below_the_limit_of_its_segmenter_is_doubtful(
 ) -> None:
     finding = _classify(box, segmenter_card={**SEGMENTER, "doubtful_below": limit})
     assert finding.outline_confidence == pytest.approx(0.9, abs=1 / 255)
-    assert (DOUBTFUL in finding.warnings) is told
+    assert (DOUBTFUL_OUTLINE in finding.warnings) is told
+    assert finding.lesion_state == ("doubtful" if told else "found")
     assert finding.as_dict()["outline_confidence"] == finding.outline_confidence
-
-
-def test_a_fallback_is_told_once(box: np.ndarray) -> None:
-    finding = _classify(box / 2, segmenter_card={**SEGMENTER, "doubtful_below": 0.8})
-    assert finding.warnings == (NO_LESION,)
-
-
-def test_an_empty_map_takes_the_whole_image(box: np.ndarray) -> None:
-    finding = _classify(box * 0)
-    assert finding.is_fallback
-    assert finding.box == (0, 0, 40, 60)
 
 
 def test_further_regions_are_named_and_counted(box: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bundle.errors import InputError, UserError
 from bundle.files import sha256_of
-from bundle.finding import NO_LESION
+from bundle.finding import LESION_STATES
 from bundle.networks import SegNet
 from bundle.networks.weights import flat_state_dict, read_card, write_weights
 from bundle.prediction import Predictor
@@ -91,19 +91,44 @@ def test_an_array_of_wrong_shape_or_range_is_refused_in_one_line(predictor: Pred
 def test_every_grey_picture_gives_a_finding_that_is_strict_json(predictor: Predictor, pixels: np.ndarray) -> None:
     finding = predictor.predict(pixels)
     json.dumps(finding.as_dict(), allow_nan=False)
-    assert finding.mask.any()
+    assert finding.lesion_state in LESION_STATES
     assert finding.mask.shape == pixels.shape
-    assert 0 <= finding.probability <= 1
+    assert finding.mask.any() == (finding.probability is not None)
+    assert finding.probability is None or 0 <= finding.probability <= 1
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_blank_image_is_unusable_and_no_network_is_asked(
+    level: int, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "segmenter", None)
+    finding = predictor.predict(np.full((50, 70), level, np.uint8))
+    assert (finding.lesion_state, finding.probability, finding.box) == ("unusable", None, None)
 
 
 @pytest.mark.parametrize("bias", [-4.0, -40.0])
-def test_a_black_image_gives_a_fallback_with_a_warning(
-    bias: float, write_models: Callable[..., Path], tmp_path: Path
+def test_a_segmenter_that_finds_nothing_gives_no_probability(
+    bias: float, write_models: Callable[..., Path], tmp_path: Path, image: Path
 ) -> None:
-    finding = Predictor.from_folder(write_models(tmp_path, bias=bias), "cpu").predict(np.zeros((50, 70), np.uint8))
-    assert finding.is_fallback
-    assert NO_LESION in finding.warnings
-    assert finding.lesion["area_px"] > 0
+    finding = Predictor.from_folder(write_models(tmp_path, bias=bias), "cpu").predict(image)
+    assert (finding.lesion_state, finding.probability, finding.box) == ("none found", None, None)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1 / 2, 0), (1 / 16, 0), (1 / 16, 128), (0.8, 50)])
+def test_the_probability_does_not_depend_on_brightness_and_contrast(
+    gain: float, offset: float, root: Path, small_phantom: Path
+) -> None:
+    """In float, and as 16 bits hold it; by the shipped weights, fusion included."""
+    shipped = Predictor.from_folder(root / "models", "cpu")
+    for name in ("benign/benign (2).png", "malignant/malignant (1).png", "malignant/malignant (3).png"):
+        pixels = read_image(small_phantom / name).pixels.astype(np.float64)
+        plain, moved = shipped.predict(pixels), gain * pixels + offset
+        for stored in (moved, np.rint(moved * 257) / 257):
+            finding = shipped.predict(stored.astype(np.float32))
+            assert finding.lesion_state == plain.lesion_state
+            assert (finding.probability is None) == (plain.probability is None)
+            if plain.probability is not None:
+                assert finding.probability == pytest.approx(plain.probability, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["model", "model_classifier"])

@@ -52,6 +52,7 @@ class Run:
 
     folder: Path
     labels: Sequence[float] = LABELS
+    outlined: Sequence[int] = (1,) * 6
     best: float | None = 1.0
     network: Mean = field(default_factory=Mean)
 
@@ -66,12 +67,13 @@ class Run:
         checkpoint = Checkpoint(self.folder, Engine(lambda *_: None), self.network, {}, metric="val_auroc")
         checkpoint.best_score, checkpoint.best_epoch = 0.875, 12
         images = [torch.full((1, 4, 4), logit) for logit in LOGITS]
-        items = list(zip(images, self.labels, strict=True))
+        items = list(zip(images, self.labels, self.outlined, strict=True))
         batches = [
             {
-                "image": torch.stack([image for image, _ in part]),
-                "label": torch.tensor([label for _, label in part]),
-                "features": torch.stack([_features(label) for _, label in part]),
+                "image": torch.stack([image for image, _, _ in part]),
+                "label": torch.tensor([label for _, label, _ in part]),
+                "features": torch.stack([_features(label) for _, label, _ in part]),
+                "outlined": torch.tensor([outlined for _, _, outlined in part]),
             }
             for part in (items[:4], items[4:])
         ]
@@ -123,6 +125,17 @@ def test_features_of_the_training_images_are_fused_and_mend_what_the_network_got
     assert card["fusion"]["features"] == list(FEATURES)
     assert card["validation"]["auroc"] == 1.0
     assert alone["validation"]["auroc"] == card["validation"]["auroc_network"] < 1.0
+
+
+def test_nothing_is_fitted_on_images_that_have_no_outline(run: Run) -> None:
+    described = [{"features": _features(label), "label": torch.tensor(label)} for label in (0.0, 1.0) * 5]
+    plain = run.finish(described=described)
+    astray = {"features": _features(9.0), "label": torch.tensor(0.0), "outlined": 0}
+    run.outlined = (1, 1, 1, 1, 1, 0)
+    card = run.finish(described=[*described, astray])
+    assert card["fusion"]["coefficients"] == plain["fusion"]["coefficients"]
+    assert (card["validation"]["images"], card["validation"]["not_outlined"]) == (5, 1)
+    assert card["temperature"] != plain["temperature"]
 
 
 def test_temperature_and_operating_points_come_from_the_validation_images(run: Run) -> None:

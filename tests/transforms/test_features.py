@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bundle.transforms import FEATURES, DescribeLesiond, describe_lesion, describe_shape, find_lesion
-from bundle.transforms.features import SHAPE_FEATURES
+from bundle.transforms.features import GREY_FEATURES, SHAPE_FEATURES
 
 
 def _ellipse(height: int, width: int, row: float, column: float, half_height: float, half_width: float) -> np.ndarray:
@@ -64,8 +64,9 @@ def test_a_dark_lesion_contrasts_with_its_surroundings_and_a_sharp_margin_is_ste
     mask = _ellipse(120, 150, 60, 75, 25, 30)
     sharp = np.where(mask, 40.0, 140.0)
     features = _describe(sharp, mask)
-    assert features["grey_mean"] == pytest.approx(40 / 255)
-    assert features["surround_contrast"] == pytest.approx(100 / 255, abs=0.01)
+    # Grey levels count from the median, 140, in ranges of the 1st to 99th percentile, 100.
+    assert features["grey_mean"] == pytest.approx(-1)
+    assert features["surround_contrast"] == pytest.approx(1, abs=0.03)
     blurred = np.clip(140 - 100 * np.exp(-(((np.mgrid[:120, :150][0] - 60) / 30.0) ** 2)), 0, 255)
     assert features["margin_gradient"] > 3 * _describe(blurred, mask)["margin_gradient"]
 
@@ -80,6 +81,40 @@ def test_a_doubtful_map_shows_in_the_features() -> None:
     assert (sure["unsure_share"], sure["map_mean"]) == (0, 1)
     assert unsure["unsure_share"] > 1
     assert unsure["unsure_rim"] > 10
+
+
+def _scene() -> tuple[np.ndarray, np.ndarray]:
+    """A dark lesion in bright speckle, and its mask."""
+    mask = _ellipse(120, 150, 60, 75, 25, 30)
+    speckle = np.random.default_rng(0).normal(size=mask.shape)
+    return np.where(mask, 40.0, 120.0) + 15 * speckle, mask
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1 / 16, 0.0), (0.5, 20.0), (1 / 16, 200.0), (257.0, 0.0)])
+def test_brightness_and_contrast_move_no_feature(gain: float, offset: float) -> None:
+    pixels, mask = _scene()
+    plain, moved = _describe(pixels, mask), _describe(gain * pixels + offset, mask)
+    for name in FEATURES:
+        assert moved[name] == pytest.approx(plain[name], rel=1e-6, abs=1e-6), name
+
+
+def test_hot_pixels_and_a_caption_hardly_move_a_feature() -> None:
+    pixels, mask = _scene()
+    stained = pixels.copy()
+    stained[:2, :50] = 4000.0
+    plain, moved = _describe(pixels, mask), _describe(stained, mask)
+    for name in GREY_FEATURES:
+        assert moved[name] == pytest.approx(plain[name], rel=0.05, abs=0.03), name
+
+
+def test_a_speck_that_comes_or_goes_hardly_moves_a_feature() -> None:
+    pixels, mask = _scene()
+    levels = mask.astype(np.uint8) * 255
+    specked = levels.copy()
+    specked[3, 3] = 255
+    plain, moved = (describe_lesion(pixels, level, find_lesion(level)) for level in (levels, specked))
+    for name in FEATURES:
+        assert moved[name] == pytest.approx(plain[name], rel=0.01, abs=0.01), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,3 +139,8 @@ def test_the_transform_describes_the_same_lesion_as_the_function() -> None:
     expected = describe_lesion(pixels, levels, find_lesion(levels, 0.5))
     assert features.dtype == torch.float32
     assert features.tolist() == pytest.approx([expected[name] for name in FEATURES], rel=1e-4, abs=1e-5)
+
+
+def test_a_map_that_reaches_the_threshold_nowhere_is_told_as_not_outlined() -> None:
+    given = {"image": torch.rand(1, 30, 40), "probability": torch.full((1, 30, 40), 0.3)}
+    assert [DescribeLesiond(threshold=limit)(given)["outlined"] for limit in (0.5, 0.2)] == [0, 1]

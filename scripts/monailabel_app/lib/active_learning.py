@@ -14,8 +14,10 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from bundle.errors import UserError
 from bundle.evaluation.uncertainty import class_entropy, outline_entropy
+from bundle.finding import UNUSABLE
 from bundle.networks.weights import read_card
 from bundle.readers import read_mask
+from bundle.transforms.lesion import find_lesion
 from lib.infer import FindLesion
 
 logger = logging.getLogger(__name__)
@@ -52,9 +54,14 @@ class ScoreUncertainty(ScoringMethod):
                 logger.warning("%s is not scored: %s", image, error)
                 failed[image] = str(error)
                 continue
+            if finding.lesion_state == UNUSABLE:
+                failed[image] = str(finding.reason)
+                continue
+            # Where nothing is outlined, the most probable region is what to ask about; of its class nothing is known.
+            box = finding.box or find_lesion(finding.probability_map).box
             entropies = {
-                "outline_entropy": outline_entropy(finding.probability_map / 255, finding.box),
-                "class_entropy": class_entropy(finding.probability),
+                "outline_entropy": outline_entropy(finding.probability_map / 255, box),
+                "class_entropy": class_entropy(0.5 if finding.probability is None else finding.probability),
             }
             datastore.update_image_info(image, {**entropies, SCORED_BY: models})
             scored += 1

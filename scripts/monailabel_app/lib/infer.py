@@ -96,9 +96,7 @@ class FindLesion(InferTask):
             file, result = write_polygons(finding.mask, request)
             return file, {**result, **shared}
         extension = result_extension({**request, "image_path": path})
-        scores = {"benign": 1 - finding.probability, "malignant": finding.probability}
-        prediction = [{"idx": i, "label": name, "score": score} for i, (name, score) in enumerate(scores.items())]
-        return write_label(finding.mask, path, extension), {**shared, "prediction": prediction}
+        return write_label(finding.mask, path, extension), {**shared, "prediction": _scores_of(finding)}
 
 
 def write_label(mask: np.ndarray, source: str, extension: str) -> str:
@@ -146,8 +144,18 @@ def write_polygons(mask: np.ndarray, request: Mapping[str, Any]) -> tuple[str | 
     return file, result
 
 
-def _class_of(finding: Finding) -> str:
-    return str(finding.decisions["probability 0.5"]["decision"])
+def _class_of(finding: Finding) -> str | None:
+    """None where nothing is outlined, so that nothing was classified."""
+    decision: str | None = finding.decisions["probability 0.5"]["decision"]
+    return decision
+
+
+def _scores_of(finding: Finding) -> list[dict[str, Any]]:
+    """Both classes as MONAI Label writes a classification; empty where nothing was classified."""
+    if finding.probability is None:
+        return []
+    scores = {"benign": 1 - finding.probability, "malignant": finding.probability}
+    return [{"idx": i, "label": name, "score": score} for i, (name, score) in enumerate(scores.items())]
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:

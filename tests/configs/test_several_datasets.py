@@ -19,9 +19,11 @@ from bundle.prediction import Predictor
 from bundle.reports.pooling import pool_folds
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+TRAIN = "['configs/train.json', 'configs/lite_segmentation.yaml']"
+TRAIN_CLASSIFIER = "['configs/train_classifier.json', 'configs/lite_classifier.yaml']"
 NETWORK = ["--pretrained", "false", "--width", "0.25"]
-SEGMENTER = ["--architecture", "LiteUNet", "--spatial_size", "[32,32]", "--decoder_channels", "[8,8,8,8,4]", *NETWORK]
-CLASSIFIER = ["--architecture", "LiteSegNet", "--spatial_size", "[32,32]", *NETWORK]
+SEGMENTER = ["--spatial_size", "[32,32]", "--decoder_channels", "[8,8,8,8,4]", *NETWORK]
+CLASSIFIER = ["--spatial_size", "[32,32]", *NETWORK]
 EPOCH = ["--max_epochs", "1", "--batch_size", "4"]
 
 
@@ -50,7 +52,7 @@ def segmented(folder: Path, run_bundle: Run) -> Path:
         run = folder / f"run_fold{fold}"
         given = [*_sets(folder), "--prepared_dir", str(folder / f"prepared_fold{fold}"), "--output_dir", str(run)]
         words = [*given, "--split", f"fold {fold} of 2", *SEGMENTER, *EPOCH]
-        done = run_bundle("training", "--config_file", "configs/train.json", *words)
+        done = run_bundle("training", "--config_file", TRAIN, *words)
         assert done.returncode == 0, done.stderr[-3000:]
         words = [*given, "--maps_dir", str(run / "predictions")]
         done = run_bundle("--config_file", "configs/evaluate.json", *words)
@@ -65,7 +67,7 @@ def classified(segmented: Path, run_bundle: Run) -> Path:
         given = [*_sets(segmented), "--output_dir", str(segmented / f"class_fold{fold}")]
         given += ["--segmentation_dir", str(segmented / "run"), "--prepared_dir", str(segmented / "prepared")]
         words = [*given, "--folds", "2", "--split", f"fold {fold} of 2", *CLASSIFIER, *EPOCH]
-        done = run_bundle("training", "--config_file", "configs/train_classifier.json", *words)
+        done = run_bundle("training", "--config_file", TRAIN_CLASSIFIER, *words)
         assert done.returncode == 0, done.stderr[-3000:]
         done = run_bundle("--config_file", "configs/evaluate_classifier.json", *given)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -136,7 +138,7 @@ def test_a_left_out_dataset_is_the_test_of_a_training_on_the_others(
 ) -> None:
     given = [*_sets(folder), "--leave_out_dataset", "second", "--prepared_dir", str(tmp_path / "prepared")]
     words = [*given, "--output_dir", str(tmp_path / "run"), *SEGMENTER, *EPOCH]
-    done = run_bundle("training", "--config_file", "configs/train.json", *words)
+    done = run_bundle("training", "--config_file", TRAIN, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     card = _read(tmp_path / "run" / "model.json")
     assert card["split"] == "leave out second"

@@ -103,7 +103,7 @@ class NetworkClaims:
         for size in (1, 3):
             image = self.image(exported, batch=size)
             logits = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
-            np.testing.assert_allclose(logits, network(image).detach().numpy(), atol=1e-4, rtol=1e-5)
+            np.testing.assert_allclose(logits, network(image).detach().numpy(), atol=1e-3, rtol=1e-4)
 
     def test_standardize_makes_gain_and_offset_of_the_image_irrelevant(self) -> None:
         settings = {**self.variants[0], "standardize": True}

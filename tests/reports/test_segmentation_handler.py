@@ -19,6 +19,7 @@ from PIL import Image
 from bundle.errors import InputError, UserError
 from bundle.files import to_csv
 from bundle.networks.weights import write_weights
+from bundle.outputs import WriteMaps
 from bundle.reports import SegmentationEvaluation
 from bundle.reports.segmentation_handler import refuse_another_split
 
@@ -176,3 +177,44 @@ def test_weights_of_another_split_of_the_same_dataset_are_refused() -> None:
     refuse_another_split(card, {**DATALIST, "split_sha256": "22", "dataset_sha256": "ef" * 32}, "model.pt")
     with pytest.raises(UserError, match=r"model\.pt: trained on another split of this dataset"):
         refuse_another_split(card, {**DATALIST, "split_sha256": "22"}, "model.pt")
+
+
+def test_a_presence_channel_and_the_datasets_reach_rows_and_metrics(tmp_path: Path) -> None:
+    records = _records(tmp_path / "data", ["benign", "normal", "malignant"])
+    for record, name in zip(records, ("A", "A", "B"), strict=True):
+        record |= {"dataset": name, "details": {"device": f"scanner {name}", "histology": "told nowhere"}}
+    card = {"architecture": "LiteUNet", "presence_points": {"none_below": 0.5}}
+    write_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, card)
+    plain = _engine(records)
+    presence = {record["image"]: value for record, value in zip(records, (0.9, 0.7, 0.3), strict=True)}
+
+    def predict(engine: Engine, batch: Sequence[dict[str, Any]]) -> list[dict[str, MetaTensor]]:
+        items = plain._process_function(engine, batch)
+        for item, record in zip(items, batch, strict=True):
+            head = torch.full_like(item["pred"], presence[record["image"]])
+            head[:, :5] = 0  # outside the region of the frame that the network saw
+            item["pred"] = MetaTensor(torch.cat([item["pred"].as_tensor(), head.as_tensor()]))
+        return items
+
+    engine = Engine(predict)
+    SegmentationEvaluation(tmp_path / "out", records, 0.5, tmp_path / "model.pt", DATALIST).attach(engine)
+    WriteMaps(tmp_path / "maps", [tmp_path / "data", tmp_path / "other"], tmp_path / "model.pt").attach(engine)
+    engine.run([records])
+    rows = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    told = [(row["dataset"], round(float(row["presence"]), 3), row["told_none"]) for row in rows]
+    assert told == [("A", 0.9, "False"), ("A", 0.7, "False"), ("B", 0.3, "True")]
+    assert [row["image"] for row in rows] == [
+        "A/benign/benign (0).png",
+        "A/normal/normal (1).png",
+        "B/malignant/malignant (2).png",
+    ]
+    assert "histology" not in rows[0]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {name: part["lesions"]["cases"] for name, part in metrics["datasets"].items()} == {"A": 1, "B": 1}
+    assert metrics["presence"]["lost"]["estimate"] == 0.5
+    assert metrics["presence"]["gated_dice"]["estimate"] == metrics["lesions"]["dice"]["estimate"] / 2
+    assert set(metrics["device"]) == {"scanner A", "scanner B"}
+    with Image.open(tmp_path / "maps/probabilities/data/benign/benign (0).png") as kept:
+        assert np.asarray(kept).max() == round(0.9 * 255)
+    record = json.loads((tmp_path / "maps/segmenter.json").read_text())
+    assert len(record["pixels"]) == 3

@@ -281,7 +281,11 @@ def _check_classes(datalist: dict[str, Any], dataset_dir: str | os.PathLike[str]
     for part in ("training", "validation"):
         for label in TARGETS:
             if not any(record["class"] == label for record in datalist[part]):
-                raise UserError(f"{dataset_dir}: no {label} image is left for {part}; add cases or change --split")
+                groups = len({r["group"] for each in PARTS for r in datalist[each] if r["class"] == label})
+                raise UserError(
+                    f"{dataset_dir}: no {label} image is left for {part}: {groups} patients, or groups of near "
+                    f"duplicates, are {label} among what the segmenter never saw; add cases or change --split"
+                )
 
 
 def _record(record: dict[str, Any], folder: Path, maps: Path, masks: str, source: int) -> dict[str, Any]:

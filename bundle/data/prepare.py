@@ -113,8 +113,10 @@ def prepare(
     for name, datalist in datalists.items():
         empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
         if empty:
+            groups = len({record["group"] for part in PARTS for record in datalist[part]})
             raise UserError(
-                f"{dataset}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
+                f"{dataset}: no lesion is left for {', '.join(empty)} ({name}): {groups} patients, or groups of near "
+                "duplicates, have one; add cases or change --split"
             )
         check_no_group_crosses(datalist)
     _make_folder(output_dir)

@@ -113,9 +113,9 @@ def prepare(
     for name, datalist in datalists.items():
         empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
         if empty:
-            groups = len({record["group"] for part in PARTS for record in datalist[part]})
+            patients = len({record["group"] for part in PARTS for record in datalist[part]})
             raise UserError(
-                f"{dataset}: no lesion is left for {', '.join(empty)} ({name}): {groups} patients, or groups of near "
+                f"{dataset}: no lesion is left for {', '.join(empty)} ({name}): {patients} patients, or groups of near "
                 "duplicates, have one; add cases or change --split"
             )
         check_no_group_crosses(datalist)

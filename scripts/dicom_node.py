@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer ultrasound images that an archive or a scanner sends by DICOM with findings. Research software only.
 
-Each image is on the disk before its sender is told of success; a worker predicts it, and the answers (--write: seg sr pr
-sc) go to every --peer by C-STORE and into --deliver-to. What cannot be delivered is kept and tried again. The node
+Each image is on the disk before its sender is told of success; a worker predicts it, and the answers (--write: seg sr
+pr sc) go to every --peer by C-STORE and into --deliver-to. What cannot be delivered is kept and tried again. The node
 listens at 127.0.0.1 unless told otherwise, and elsewhere only with a list of who may send. See docs/pacs.md.
 
 Exit codes: 0 stopped by SIGINT or SIGTERM; 2 a mistake in what was asked.
@@ -129,7 +129,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--status-port", type=int, metavar="PORT", help="show a status page at 127.0.0.1:PORT")
     add("--verbose", action="store_true", help="also log each object that is refused or passed over")
     answers = parser.add_argument_group("answers").add_argument
-    answers("--write", nargs="+", choices=OUTPUTS, default=["seg", "sr", "sc"], help=f"any of {' '.join(OUTPUTS)}; default: seg sr sc")
+    answers(
+        "--write",
+        nargs="+",
+        choices=OUTPUTS,
+        default=["seg", "sr", "sc"],
+        help="default: seg sr sc",
+    )
     answers("--peer", nargs="+", metavar="AETITLE@HOST:PORT", help="gets them by C-STORE")
     answers("--deliver-to", nargs="+", type=Path, metavar="DIR", help="gets them as STUDY/UID.dcm")
     answers("--commit", type=float, metavar="SECONDS", help="ask peers for storage commitment, and wait so long for it")

@@ -25,7 +25,7 @@ from bundle.errors import InputError, UserError
 from bundle.files import move_into_place
 from bundle.outputs.dicom import MODEL_NAME
 from bundle.readers.dicom import CAPTURE_CLASSES, IMAGE_CLASSES, check_geometry, opened
-from bundle.readers.dicom_frame import LOSSLESS, NATIVE, PLUGINS
+from bundle.readers.dicom_frame import READABLE
 from bundle.serving.queue import PASSED_OVER, REFUSED, Image, Queue
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _VIDEO = {
 }
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _FIRST = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
-SYNTAXES = (*_FIRST, *sorted((NATIVE | set(PLUGINS) | LOSSLESS | _VIDEO | {_DEFLATED}) - set(_FIRST)))
+SYNTAXES = (*_FIRST, *sorted((READABLE | _VIDEO | {_DEFLATED}) - set(_FIRST)))
 """Transfer syntaxes that are accepted, in the order of preference: all that are read, and video. A syntax that could
 not be negotiated would make some archives send nothing of the study."""
 

@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundle import __version__
+from bundle.errors import InputError
 from bundle.evaluation.external import RULES
 from bundle.files import write_atomically, write_json
 from bundle.finding import NOT_A_DEVICE
+from bundle.outputs.dicom import write_dicom
+from bundle.outputs.dicom_study_sr import make_study_report
 from bundle.outputs.records import Records
+from bundle.readers.dicom import read_header
 from bundle.reports.html import stream_html
-from bundle.serving.queue import FAILED, WAITING, Queue
+from bundle.serving.queue import FAILED, TROUBLE, WAITING, Answer, Queue
+from bundle.serving.worker import read_answer
 
 SIDES = ("R", "L", "")
 """Right, left, and images whose header does not tell."""
@@ -55,7 +60,23 @@ def _summarise(queue: Queue, study: str, last_image: float, number: int) -> None
     write_json(folder / f"{study}.json", {"study": study, **summary})
     page = "".join(stream_html("study.html", summary=summary, synthetic=False, version=__version__))
     write_atomically(folder / f"{study}.html", page)
-    queue.close_study(study, [], last_image)
+    queue.close_study(study, _report(queue, study, images, summary), last_image)
+
+
+def _report(queue: Queue, study: str, images: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Answer]:
+    """Write the summary as an SR, which belongs to the study; none where no image could be predicted or is whole."""
+    if not images:
+        return []
+    path = queue.answers / "studies" / f"{study}.{summary['number']}.sr.dcm"
+    try:
+        headers = {image["uid"]: read_header(queue.path(image["uid"])) for image in images}
+        write_dicom(make_study_report(summary, images, headers), path)
+    except InputError as error:
+        if error.path != str(path):
+            queue.note(TROUBLE, f"no SR of a study: {error.reason}")
+            return []
+        raise
+    return [read_answer(queue.folder, path)]
 
 
 def _images_of(queue: Queue, study: str) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -13,12 +15,14 @@ from typing import Any
 
 import pytest
 from node_lab import Archive, scan, send, statuses, wait_for
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from bundle.serving.node import Node
 from bundle.serving.retention import delete_old
 from bundle.serving.status_page import StatusPage
 from bundle.serving.study import summarise_study
+from tests.readers.fabricate import ultrasound
 
 Start = Callable[..., Node]
 CANARY = "Kanarienvogel"
@@ -51,8 +55,14 @@ def _summary(node: Node, study: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def test_a_study_is_summarised_once_it_is_quiet_and_again_after_a_further_image(start_node: Start) -> None:
-    node = start_node(outputs=("sr",), quiet=1.0)
+def _reports(archive: Archive) -> list[Dataset]:
+    return [each for each in archive.objects if each.Modality == "SR"]
+
+
+def test_a_study_is_summarised_once_it_is_quiet_and_again_after_a_further_image(
+    start_node: Start, archive: Archive
+) -> None:
+    node = start_node(outputs=("seg",), quiet=1.0)
     study = generate_uid()
     start = time.monotonic()
     send(node.port, scan(0, StudyInstanceUID=study, Laterality="L"), scan(1, StudyInstanceUID=study, Laterality="R"))
@@ -66,6 +76,44 @@ def test_a_study_is_summarised_once_it_is_quiet_and_again_after_a_further_image(
     page = (node.queue.answers / "studies" / f"{study}.html").read_text(encoding="utf-8")
     assert "Left breast" in page
     assert "not a medical device" in page
+    wait_for(lambda: len(_reports(archive)) == 2)
+    first, second = _reports(archive)
+    assert (first.StudyInstanceUID, first.SeriesInstanceUID) == (study, second.SeriesInstanceUID)
+    assert (first.InstanceNumber, second.InstanceNumber) == (1, 2)
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools checks the objects")
+def test_the_report_of_a_study_conforms_and_says_what_the_summary_says(
+    start_node: Start, archive: Archive, tmp_path: Path
+) -> None:
+    node = start_node(outputs=("seg",), quiet=0.1)
+    study, common = generate_uid(), {"StudyDate": "20260101", "StudyTime": "120000", "StudyID": "1"}
+    cine = ultrasound([scan(5).pixel_array] * 3, StudyInstanceUID=study, Laterality="R", **common)
+    send(node.port, cine, *(scan(number, StudyInstanceUID=study, Laterality="L", **common) for number in range(2)))
+    report = wait_for(lambda: _reports(archive))[-1]
+    path = tmp_path / "report.dcm"
+    report.save_as(path, enforce_file_format=True)
+    errors = [line for line in _dciodvfy(path).splitlines() if line.startswith("Error")]
+    assert errors == []
+    summary = _summary(node, study) or {}
+    numbers = _numbers(report)
+    expected = [
+        round(100 * value, 1)
+        for side in summary["sides"].values()
+        for value in side["probability"].values()
+        if value is not None
+    ]
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in numbers] == pytest.approx(expected)
+
+
+def _numbers(item: Dataset) -> list[Dataset]:
+    found = [item] if item.get("ValueType") == "NUM" else []
+    return [*found, *(number for child in item.get("ContentSequence", ()) for number in _numbers(child))]
+
+
+def _dciodvfy(path: Path) -> str:
+    return subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False).stderr
 
 
 def test_the_status_page_counts_and_gives_reasons_without_a_name(start_node: Start, archive: Archive) -> None:

@@ -51,7 +51,9 @@ def make_study_report(
     """
     sr, schemes = load_highdicom("highdicom.sr"), load_highdicom("highdicom.coding_schemes")
     sources = {uid: source_of(header, uid) for uid, header in headers.items()}
-    models = next((finding["models"] for image in images for finding in image["findings"]), {})
+    models: Mapping[str, str | None] = next(
+        (finding["models"] for image in images for finding in image["findings"]), {}
+    )
     first = sources[images[0]["uid"]]
     with building("SR", "study"):
         groups = [_group(sr, side, content, images, sources, models) for side, content in summary["sides"].items()]

@@ -110,7 +110,8 @@ def _uids(archive: Archive) -> set[str]:
 
 
 def _output(process: Any) -> bytes:
-    return Path(process.output_file).read_bytes()
+    path = Path(process.output_file)
+    return path.read_bytes() if path.exists() else b""
 
 
 def _state(folder: Path) -> str:

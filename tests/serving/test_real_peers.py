@@ -21,6 +21,7 @@ from pydicom.uid import generate_uid
 
 from bundle.serving.node import Node
 from bundle.serving.targets import Peer
+from scripts import predict
 from tests.readers.fabricate import save
 
 pytestmark = pytest.mark.slow
@@ -129,10 +130,6 @@ class Orthanc:
         self.process.wait(30)
         self.log.close()
 
-    def kinds(self) -> list[str]:
-        """The modality of each series, sorted."""
-        return sorted(self.get(f"series/{name}")["MainDicomTags"]["Modality"] for name in self.get("series"))
-
 
 @needs_orthanc
 def test_a_study_goes_from_orthanc_through_the_node_and_back_and_is_committed_to(
@@ -155,5 +152,23 @@ def test_a_study_goes_from_orthanc_through_the_node_and_back_and_is_committed_to
         orthanc.get("modalities/node/store", json.dumps({"Resources": [study]}).encode())
         time.sleep(3)
         assert len(orthanc.get("instances")) == len(images) * 5 + 1
+    finally:
+        orthanc.stop()
+
+
+@needs_orthanc
+def test_predict_takes_a_study_from_dicomweb_and_stores_its_objects_there(tmp_path: Path, tiny_models: Path) -> None:
+    orthanc = Orthanc(tmp_path, free_port())
+    try:
+        images = _study(tmp_path / "in")
+        for path in sorted((tmp_path / "in").iterdir()):
+            orthanc.get("instances", path.read_bytes())
+        words = ["--dicomweb", orthanc.web, "--study", images[0].StudyInstanceUID, "--models", str(tiny_models)]
+        words += ["--output", str(tmp_path / "out"), "--write", "seg", "sr", "pr", "--device", "cpu", "--store"]
+        assert predict.main(words) == 0
+        assert len(orthanc.get("instances")) == 4 * len(images)
+        assert len(orthanc.get("studies")) == 1
+        words[3] = generate_uid()
+        assert predict.main(words) == 2
     finally:
         orthanc.stop()

@@ -27,8 +27,12 @@ SENT, DROPPED = "sent", "dropped"
 REFUSED, PASSED_OVER, TROUBLE = "refused", "passed over", "trouble"
 """Kinds of notes: images refused, objects that are none of ours to predict, and what keeps the node from its work."""
 
-MAX_CRASHES = 5
-"""Times that the node may end while an image is predicted alone before the image is held to be the reason."""
+MAX_ERRORS = 5
+"""Times that the prediction of an image may end with an error of the node, before it is held to be of the image."""
+
+PATIENCE, FIRST_WAIT, LONGEST_WAIT = 3, 10.0, 3600.0
+"""Times that the node may end while an image is predicted before it waits behind the others; for how many seconds then,
+doubled each time, and how many at most. Nobody knows why the node ended: the image is never given up for it."""
 
 MAX_NOTES = 200
 """Different reasons that are kept; a sender could make up more."""
@@ -37,7 +41,8 @@ _SCHEMA = """
 create table if not exists images (
     number integer primary key, uid text not null unique, study text not null, side text not null, owner text not null,
     received real not null, state text not null default 'waiting', reason text not null default '', done real,
-    begun integer not null default 0, crashes integer not null default 0);
+    begun integer not null default 0, crashes integer not null default 0, errors integer not null default 0,
+    next_try real not null default 0);
 create index if not exists images_by_state on images (state, number);
 create index if not exists images_by_study on images (study);
 create table if not exists cases (name text primary key, image text not null);
@@ -119,8 +124,10 @@ class Queue:
         with self._transaction() as database:
             database.execute("update images set begun = 0, crashes = crashes + 1 where begun and state = 'waiting'")
             database.execute(
-                "update images set state = 'failed', done = ?, reason = ? where state = 'waiting' and crashes > ?",
-                (time.time(), f"the node ended {MAX_CRASHES} times while it was predicted", MAX_CRASHES),
+                "update images set next_try = ? + min(?, ? * (1 << min(crashes - ?, 20))), "
+                "reason = 'the node ended ' || crashes || ' times while it was predicted; it is tried again' "
+                "where state = 'waiting' and crashes >= ?",
+                (time.time(), LONGEST_WAIT, FIRST_WAIT, PATIENCE, PATIENCE),
             )
             marks = ", ".join("?" * len(self.peers))
             database.execute(
@@ -155,10 +162,12 @@ class Queue:
         """The next images to predict, first come first served; one that the node has ended with before comes alone."""
         with self._transaction() as database:
             rows = database.execute(
-                "select uid, crashes from images where state = 'waiting' order by number limit ?", (most,)
+                "select uid, crashes + errors from images where state = 'waiting' and next_try <= ? "
+                "order by crashes >= ?, number limit ?",
+                (time.time(), PATIENCE, most),
             ).fetchall()
-            alone = next((uid for uid, crashes in rows if crashes), None)
-            uids = [uid for uid, _ in rows] if alone is None else [alone]
+            suspects = [uid for uid, faults in rows if faults]
+            uids = suspects[:1] or [uid for uid, _ in rows]
             database.executemany("update images set begun = 1 where uid = ?", [(uid,) for uid in uids])
         return uids
 
@@ -166,12 +175,12 @@ class Queue:
         """Let images wait again; with ``suspect``, each of them may be why they were not predicted."""
         with self._transaction() as database:
             database.executemany(
-                "update images set begun = 0, crashes = crashes + ? where uid = ? and state = 'waiting'",
+                "update images set begun = 0, errors = errors + ? where uid = ? and state = 'waiting'",
                 [(int(suspect), uid) for uid in uids],
             )
             database.execute(
-                "update images set state = 'failed', done = ?, reason = ? where state = 'waiting' and crashes > ?",
-                (time.time(), "its prediction ended with an error of the node, which is in its log", MAX_CRASHES),
+                "update images set state = 'failed', done = ?, reason = ? where state = 'waiting' and errors > ?",
+                (time.time(), "its prediction ended with an error of the node, which is in its log", MAX_ERRORS),
             )
 
     def finish(self, uid: str, cases: Sequence[str], answers: Sequence[Answer], reason: str = "") -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from bundle.serving.worker import read_answer
 
 SIDES = ("R", "L", "")
 """Right, left, and images whose header does not tell."""
+
+logger = logging.getLogger(__name__)
 
 NOTE = (
     "Probabilities were calibrated on single images. The highest of several images is higher than that of one, and "
@@ -47,7 +50,14 @@ def summarise_quiet_studies(queue: Queue, quiet: float, now: float | None = None
         *(now - quiet, WAITING),
     )
     for uid, last_image, summaries in rows:
-        _summarise(queue, str(uid), float(last_image), int(summaries) + 1)
+        try:
+            _summarise(queue, str(uid), float(last_image), int(summaries) + 1)
+        except InputError:  # of the disk: it is tried again
+            raise
+        except Exception:
+            logger.exception("a study could not be summarised")
+            queue.note(TROUBLE, "a study could not be summarised, see the node's log")
+            queue.close_study(str(uid), [], float(last_image))
     return len(rows)
 
 
@@ -123,7 +133,7 @@ def summarise_study(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _most_suspicious(image: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    shown = [finding for finding in image["findings"] if not finding["is_fallback"]]
+    shown = [finding for finding in image["findings"] if finding["probability"] is not None]
     best = max(shown, key=lambda finding: finding["probability"], default=None)
     return None if best is None else (image["uid"], best)
 

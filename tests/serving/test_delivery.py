@@ -38,7 +38,7 @@ def test_answers_for_a_peer_that_is_down_are_kept_told_of_and_sent_later(start_n
     archive.start()
     wait_for(lambda: not _waiting(node))
     assert [len(archive.of(image)) for image in images] == [1, 1]
-    assert node.couriers[0].problem == ""
+    wait_for(lambda: node.couriers[0].problem == "")
 
 
 def test_what_a_peer_refuses_is_sent_again_as_the_same_object(start_node: Start, archive: Archive) -> None:
@@ -69,7 +69,7 @@ def test_a_class_that_a_peer_does_not_take_keeps_no_other_from_it(
     wait_for(lambda: len(archive.objects) == len(outputs) - 1)
     assert reason == ("refuses objects of class 1.2.840.10008.5.1.4.1.1.66.4",)
     assert [answer.Modality for answer in archive.objects] == ["SR"][: len(outputs) - 1]
-    assert node.couriers[0].problem == ""
+    wait_for(lambda: node.couriers[0].problem == "")
 
 
 def test_one_peer_that_is_down_keeps_no_other_from_its_answers(

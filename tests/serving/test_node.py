@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bundle.errors import InputError, UserError
 from bundle.finding import Finding
 from bundle.prediction.predictor import Predictor
 from bundle.serving.node import Node, Settings
+from bundle.serving.queue import Image as QueuedImage
 from bundle.serving.queue import Queue
 from bundle.serving.targets import FolderTarget
 from tests.readers.fabricate import ultrasound
@@ -131,6 +133,27 @@ def test_an_image_without_readable_pixels_is_told_of_and_has_no_answer(start_nod
     _settle(node)
     assert not archive.objects
     assert node.queue.one("select state from images") == ("failed",)
+
+
+def test_an_image_that_the_node_ended_with_waits_behind_the_others_and_is_never_given_up(tmp_path: Path) -> None:
+    for _ in range(8):
+        queue = Queue(tmp_path, ["peer"])
+        if not queue.one("select 1 from images"):
+            for uid in ("1.1", "1.2"):
+                queue.path(uid).write_bytes(b"x")
+                queue.add(QueuedImage(uid, "1", "", ""))
+        queue.write("update images set next_try = 0, begun = (uid = '1.1')")
+        queue.close()
+    queue = Queue(tmp_path, ["peer"])
+    assert queue.take(9) == ["1.2"]
+    assert queue.take(9) == ["1.2"]
+    state, reason, wait = queue.one("select state, reason, next_try from images where uid = '1.1'") or ("", "", 0)
+    assert state == "waiting"
+    assert "ended 8 times" in reason
+    assert wait > time.time()
+    queue.write("update images set next_try = 0, state = iif(uid = '1.2', 'answered', state)")
+    assert queue.take(9) == ["1.1"]
+    queue.close()
 
 
 def test_a_folder_gets_the_answers_under_their_study(start_node: Start, tmp_path: Path) -> None:

@@ -29,16 +29,16 @@ CANARY = "Kanarienvogel"
 DAY = 86400.0
 
 
-def _finding(probability: float, frame: int | None = None, **more: Any) -> dict[str, Any]:
+def _finding(probability: float | None, frame: int | None = None, **more: Any) -> dict[str, Any]:
     common = {"decisions": {}, "call": None, "lesion": {}, "spacing_mm": None, "warnings": (), "models": {}}
-    return {"frame": frame, "probability": probability, "is_fallback": False, **common, **more}
+    return {"frame": frame, "probability": probability, **common, **more}
 
 
 def test_each_side_has_its_most_suspicious_image_and_its_mean() -> None:
     images = [
         {"uid": "1", "side": "L", "findings": [_finding(0.2)]},
-        {"uid": "2", "side": "L", "findings": [_finding(0.1, 0), _finding(0.8, 5), _finding(0.9, 6, is_fallback=True)]},
-        {"uid": "3", "side": "R", "findings": [_finding(0.95, is_fallback=True)]},
+        {"uid": "2", "side": "L", "findings": [_finding(0.1, 0), _finding(0.8, 5), _finding(None, 6)]},
+        {"uid": "3", "side": "R", "findings": [_finding(None)]},
     ]
     sides = summarise_study(images)["sides"]
     assert list(sides) == ["R", "L"]

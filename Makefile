@@ -17,7 +17,7 @@ $(VENV)/.runtime: requirements.txt
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt requirements-docs.txt \
+$(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt requirements-docs.txt requirements-clinic.txt \
 		$(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
 	touch $@

@@ -67,17 +67,31 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _flush_folder(target.parent)
+        move_into_place(temporary, target)
     except OSError as error:
-        raise InputError(
-            target, f"cannot be written ({error.strerror})", "choose a writable place with free space"
-        ) from error
+        raise _not_written(target, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def move_into_place(temporary: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a finished file its final name, in the same file system, so that content and name outlast a power cut.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    try:
+        with open(temporary, "r+b") as file:  # which Windows flushes, unlike one open for reading
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _flush_folder(Path(target).parent)
+    except OSError as error:
+        raise _not_written(Path(target), error) from error
+
+
+def _not_written(target: Path, error: OSError) -> InputError:
+    return InputError(target, f"cannot be written ({error.strerror})", "choose a writable place with free space")
 
 
 def _flush_folder(folder: Path) -> None:

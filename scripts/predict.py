@@ -8,6 +8,8 @@ Outputs (--write): png masks; overlay pictures; nifti masks; of DICOM files also
 Report, TID 1500), pr (Presentation State, drawn over the image) and sc (Secondary Capture of the overlay); json, csv,
 parquet and html of all findings; pdf of the html.
 
+A study out of a DICOMweb archive (--dicomweb URL --study UID), and with --store its seg, sr, pr and sc back into it.
+
 An archive (--engine ray): the same files, by processes of this machine or of a Ray cluster; see docs/scaling.md.
 
 Exit codes: 0 done; 2 a mistake in what was asked; 3 some files could not be used and all others are done; 130
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
 
     gc.enable()
 
+    if options.dicomweb:
+        options.inputs = _fetch(options)
     inputs, passed_over = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
     outputs = tuple(options.write or DEFAULT) if options.output else ()
     check_installed(outputs)
@@ -74,12 +78,32 @@ def main(argv: list[str] | None = None) -> int:
     if options.output and (summary.names or summary.skipped):
         for file in summary.finish(options.output, outputs):
             print(f"Written: {file}")
+    if options.store:
+        _store(options, summary.names)
     for line in summary.lines():
         print(line)
     print("Research software, not a medical device.")
     if not summary.usable:
         raise UserError("no image could be used; see the lines above")
     return SOME_CASES_FAILED if summary.skipped or summary.unusable else 0
+
+
+def _fetch(options: argparse.Namespace) -> list[Path]:
+    """The images of a study of an archive, fetched into the output folder."""
+    from bundle.serving.dicomweb import DicomWeb
+
+    paths = DicomWeb(options.dicomweb).fetch(options.study, options.output / "fetched")
+    print(f"{len(paths)} image(s) fetched")
+    return paths
+
+
+def _store(options: argparse.Namespace, names: Sequence[str]) -> None:
+    from bundle.outputs.records import Records
+    from bundle.serving.dicomweb import DicomWeb
+
+    records = Records(options.output)
+    files = [options.output / file for name in names for file in records.read(name)["files"] if file.endswith(".dcm")]
+    print(f"{DicomWeb(options.dicomweb).store(files)} object(s) stored")
 
 
 def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]) -> Iterator[Outcome]:
@@ -144,18 +168,34 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     add("--backend", choices=BACKENDS, default="torch", help="what computes the networks; all but torch: CPU alone")
+    web = parser.add_argument_group("a DICOMweb archive", "needs requirements-clinic.txt; see docs/pacs.md")
+    web.add_argument("--dicomweb", metavar="URL", help="root of its service; a token stands in DICOMWEB_TOKEN")
+    web.add_argument("--study", metavar="UID", help="Study Instance UID of the images to fetch")
+    web.add_argument("--store", action="store_true", help="store the DICOM objects that --write names")
     many = parser.add_argument_group("several processes or machines")
     many.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: by Ray Data; default: local")
     many.add_argument("--processes", type=_count(1), metavar="N", help="workers; default: one per GPU, else per CPU")
     many.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; default: this machine alone")
     options = parser.parse_args(argv)
-    if not options.inputs and not options.list:
+    _check_archive(parser, options)
+    if not (options.inputs or options.list or options.dicomweb):
         parser.error("give files or folders, or --list FILE")
     for name in ("explain", "write", "again"):
         if getattr(options, name) and not options.output:
             parser.error(f"--{name} is about files; say where to with --output DIR")
     _check_engine(parser, options)
     return options
+
+
+def _check_archive(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if not options.dicomweb:
+        if options.study or options.store:
+            parser.error("--study and --store are about an archive; say which with --dicomweb URL")
+        return
+    if not options.study or not options.output or options.inputs or options.list:
+        parser.error("--dicomweb takes its images from the archive alone; give --study UID and --output DIR")
+    if options.store and not set(options.write or ()) & {"seg", "sr", "pr", "sc"}:
+        parser.error("--store is about DICOM objects; name them with --write seg sr pr sc")
 
 
 def _check_engine(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

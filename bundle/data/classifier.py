@@ -288,7 +288,11 @@ def _check_classes(datalist: dict[str, Any]) -> None:
     for part in ("training", "validation"):
         for label in TARGETS:
             if not any(record["class"] == label for record in datalist[part]):
-                raise UserError(f"{datalist['name']}: no {label} image is left for {part}; add cases or change --split")
+                groups = len({r["group"] for each in PARTS for r in datalist[each] if r["class"] == label})
+                raise UserError(
+                    f"{datalist['name']}: no {label} image is left for {part}: {groups} patients, or groups of near "
+                    f"duplicates, are {label} among what the segmenter never saw; add cases or change --split"
+                )
 
 
 def _locate(roots: Roots, relative: str, datalist: str | os.PathLike[str]) -> Path:

@@ -156,8 +156,10 @@ def _check_parts(datalists: Mapping[str, Datalist]) -> None:
         tested = ratio is None or ratio[2] > 0
         empty = [part for part in PARTS if not datalist[part] and (tested or part != "test")]
         if empty:
+            patients = len({record["group"] for part in PARTS for record in datalist[part]})
             raise UserError(
-                f"{datalist['name']}: no lesion is left for {', '.join(empty)} ({name}); add cases or change --split"
+                f"{datalist['name']}: no lesion is left for {', '.join(empty)} ({name}): {patients} patients, or groups of "
+                "near duplicates, have one; add cases or change --split"
             )
         check_no_group_crosses(datalist)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import contourpy
@@ -92,12 +92,12 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
     image = stand_in(source)
     with building("SR", name):
         content = sr.MeasurementReport(
-            observation_context=_observer(sr, finding),
+            observation_context=observer(sr, finding.models),
             procedure_reported=codes.SCT.UltrasonographyOfBreast,
             imaging_measurements=[_lesion(sr, finding, image) if finding.box else _nothing(sr, finding, image)],
             title=codes.DCM.ImagingMeasurementReport,
         )
-        _separate(content)
+        separate(content)
         dataset: Dataset = sr.ComprehensiveSR(
             evidence=[image],
             content=content,
@@ -111,18 +111,18 @@ def make_report(finding: Finding, header: Dataset, name: str | os.PathLike[str])
     return dataset
 
 
-def _separate(items: Iterable[Dataset]) -> None:
+def separate(items: Iterable[Dataset]) -> None:
     """Say of each container that its items stand apart: as continuous text, DCMTK's page leaves out their names."""
     for item in items:
         if item.ValueType == "CONTAINER":
             item.ContinuityOfContent = "SEPARATE"
-        _separate(item.get("ContentSequence", ()))
+        separate(item.get("ContentSequence", ()))
 
 
-def _observer(sr: Any, finding: Finding) -> Any:
+def observer(sr: Any, models: Mapping[str, str | None]) -> Any:
     """The software as the observer: a device whose UID follows from version and weights."""
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=generate_uid(entropy_srcs=[MODEL_NAME, __version__, *(str(value) for value in finding.models.values())]),
+        uid=generate_uid(entropy_srcs=[MODEL_NAME, __version__, *(str(value) for value in models.values())]),
         name=MODEL_NAME,
         manufacturer_name=MANUFACTURER,
         model_name=f"{MODEL_NAME} {__version__}",

@@ -39,6 +39,9 @@ LOSSY_JPEG = {_JPEG + kind for kind in ("50", "51")}
 LOSSLESS_JPEG = {_JPEG + kind for kind in ("57", "70")}
 """JPEG, which Pillow decodes without pydicom. GDCM does too, but it ends the process at a damaged stream."""
 
+READABLE = frozenset(NATIVE | PLUGINS.keys() | LOSSY_JPEG | LOSSLESS_JPEG)
+"""Transfer syntaxes whose pixels are read; a deflated file is one of `NATIVE` once it is inflated."""
+
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _OVERLAY_BIT_POSITION = 0x0102
@@ -165,7 +168,7 @@ def check_is_read(path: str, header: Dataset) -> None:
         InputError: it is one of these.
     """
     syntax = str(header.file_meta.TransferSyntaxUID)
-    if syntax not in NATIVE | PLUGINS.keys() | LOSSY_JPEG | LOSSLESS_JPEG:
+    if syntax not in READABLE:
         raise _unread(path, f"its transfer syntax {name_of(syntax)} ({syntax}) is not read")
     photometric = str(header.get("PhotometricInterpretation", "not told"))
     if photometric not in (*MONOCHROME, *COLOUR, "PALETTE COLOR"):

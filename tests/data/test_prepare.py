@@ -215,3 +215,11 @@ def test_busi_is_prepared_within_two_minutes(tmp_path: Path) -> None:
     assert Counter(case.label for case in cases) == {"benign": 437, "malignant": 210, "normal": 133}
     datalist = load_datalist(tmp_path / DATALIST, os.environ["BUSI_DIR"])
     assert [len(datalist[part]) for part in LISTS] == [97, 32, 518, 20, 7, 106]
+
+
+def test_a_part_that_can_not_be_served_is_told_in_patients(tmp_path: Path) -> None:
+    make_phantom(tmp_path / "set", counts={"benign": 1, "malignant": 1, "normal": 1}, size_range=((48, 50), (48, 50)))
+    with pytest.raises(
+        UserError, match=r"no lesion is left for .*: 2 patients, or groups of near duplicates, have one"
+    ):
+        prepare(tmp_path / "set", tmp_path / "out", split=SPLIT)

@@ -62,7 +62,7 @@ def test_no_group_crosses_and_every_case_is_placed_once(groups: list[list[str]],
 
 @settings(max_examples=150, deadline=None)
 @given(pure_groups, ratios, seeds)
-def test_each_class_has_its_share_within_one_largest_group(groups: list[list[str]], ratio: tuple, seed: int) -> None:
+def test_each_class_has_its_share_within_two_largest_groups(groups: list[list[str]], ratio: tuple, seed: int) -> None:
     cases = _cases(groups)
     largest = max(map(len, groups))
     split = split_cases(cases, ratio, seed)
@@ -70,8 +70,8 @@ def test_each_class_has_its_share_within_one_largest_group(groups: list[list[str
     for share, members in zip(ratio, split.values(), strict=True):
         for label in LABELS:
             found = sum(case.label == label for case in members)
-            # One more for whole numbers, one more for a part that would be empty by them.
-            assert abs(found - share * counts[label]) < largest + 2
+            # Two other parts may each be served with a whole group where their share is next to nothing.
+            assert abs(found - share * counts[label]) < 2 * largest + 2
 
 
 @settings(max_examples=50, deadline=None)

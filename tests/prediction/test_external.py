@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,18 @@ def test_the_shipped_weights_refuse_busi_in_its_own_layout_and_in_any_other(root
     data = _make_bus_bra(Path(str(BUSI)), tmp_path / "BUSBRA")
     with pytest.raises(UserError, match=f"no image is left to score.*{SAME_PIXELS}"):
         evaluate_external(data, tmp_path / "out", root / "models", device="cpu")
+
+
+def test_lesions_that_are_not_outlined_are_missed_and_benign_in_every_figure(
+    bus_bra: Path, write_models: Callable[..., Path], tmp_path: Path
+) -> None:
+    models = write_models(tmp_path / "models", bias=-40.0)
+    evaluate_external(bus_bra, tmp_path / "out", models, device="cpu", draws=DRAWS)
+    metrics, rows = _metrics(tmp_path / "out"), _table(tmp_path / "out" / "per_image.csv")
+    assert {(row["lesion_state"], row["dice"], row["probability"]) for row in rows} == {("none found", "0.0", "0.0")}
+    assert sum(metrics["dataset"]["lesion_states"]["none found"].values()) == len(rows) == 10
+    assert metrics["segmentation"]["per_image"]["lesions"]["missed"]["estimate"] == 1.0
+    scores = metrics["classification"]["per_image"]
+    assert (scores["cases"], scores["auroc"]["estimate"]) == (10, 0.5)
+    assert scores["operating_points"]["default"]["sensitivity"]["estimate"] == 0.0
+    assert "none found" in (tmp_path / "out" / "report.html").read_text()

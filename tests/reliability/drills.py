@@ -415,6 +415,13 @@ def _anonymous(line: str, lab: Lab) -> str:
     return line.replace(str(lab.folder), "…")
 
 
+def try_node(lab: Lab, number: int) -> Record:
+    """Kill -9 the DICOM node at random moments while images come in."""
+    from node_kills import kill_node  # which needs pynetdicom
+
+    return kill_node(lab.fresh("node", number), ROOT / "models", number)
+
+
 DRILLS: dict[str, tuple[Callable[[Lab, int], Record], int]] = {
     "saving": (try_saving, 30),
     "saving_monai": (partial(try_saving, ours=False), 30),
@@ -429,6 +436,7 @@ DRILLS: dict[str, tuple[Callable[[Lab, int], Record], int]] = {
     "worlds": (try_world, 4),
     "soak": (try_soak, 2),
     "cost": (try_cost, 1),
+    "node": (try_node, 1),
 }
 
 

@@ -23,6 +23,7 @@ WHAT = {
     "nodes": "two launchers of one process each, on one machine, one process killed",
     "worlds": "stopped with two processes, gone on with one, and the other way round",
     "soak": "200 epochs in one process, both stages",
+    "node": "kill -9 of the DICOM node while images come in, the same command again",
     "cost": "one checkpoint of the default segmentation network, median of 20",
 }
 
@@ -55,6 +56,14 @@ def _seen(name: str, tries: Sequence[dict[str, Any]]) -> str:
         return _count(f"exit code {record['exit_code']}:" for record in tries)
     if name == "cost":
         return f"{tries[0]['seconds']:.2f} s for {tries[0]['megabytes']:.0f} MB"
+    if name == "node":
+        kills, images, once, lost, doubled = (
+            sum(record[key] for record in tries) for key in ("kills", "images", "answered_once", "lost", "doubled")
+        )
+        states = ", ".join(f"{state} {count}" for state, count in tries[0]["killed_while"].items())
+        return (
+            f"{kills} kills: {once} of {images} images answered exactly once, {lost} lost, {doubled} doubled; {states}"
+        )
     if name == "workers":
         return f"{_same(tries)}; trained on after {greatest('seconds_until_it_trained_on'):.0f} s at most"
     if name == "worlds":

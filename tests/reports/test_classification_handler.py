@@ -185,3 +185,28 @@ def test_a_table_comes_back_whole_whatever_a_file_is_called(names: list[str]) ->
 
 def _read_csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_what_is_not_outlined_stays_in_every_figure_as_benign_with_score_0(tmp_path: Path) -> None:
+    card = {**CARD, "conformal": {"coverage": 0.9, "benign": 0.5, "malignant": 0.5}}
+    handler, paths = _handler(tmp_path, card)
+    blank = 4  # a malignant image, of the highest logit
+
+    def predict(engine: Engine, _: Any) -> list[dict[str, Any]]:
+        engine.state.batch = [{"outlined": int(i != blank)} for i in range(6)]
+        return [
+            {"image": MetaTensor(_crop(i), meta={"filename_or_obj": paths[i]}), "pred": torch.tensor([LOGITS[i]])}
+            for i in range(6)
+        ]
+
+    engine = Engine(predict)
+    handler.attach(engine)
+    engine.run([0])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["cases"], metrics["not_outlined"]) == (6, {"benign": 0, "malignant": 1})
+    assert metrics["operating_points"]["default"]["confusion"] == [[3, 0], [2, 1]]
+    assert metrics["auroc"]["estimate"] == pytest.approx(5 / 9)
+    with open(tmp_path / "out" / "per_image.csv", newline="") as file:
+        row = list(csv.DictReader(file))[blank]
+    assert (row["outlined"], row["logit"], row["probability"]) == ("False", "", "0.0")
+    assert "0 benign and 1 malignant of them" in (tmp_path / "out" / "report.html").read_text()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One answer per examination: what the images of a study came to, per breast."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bundle import __version__
+from bundle.errors import InputError
+from bundle.evaluation.external import RULES
+from bundle.files import write_atomically, write_json
+from bundle.finding import NOT_A_DEVICE
+from bundle.outputs.dicom import write_dicom
+from bundle.outputs.dicom_study_sr import make_study_report
+from bundle.outputs.records import Records
+from bundle.readers.dicom import read_header
+from bundle.reports.html import stream_html
+from bundle.serving.queue import FAILED, TROUBLE, WAITING, Answer, Queue
+from bundle.serving.worker import read_answer
+
+SIDES = ("R", "L", "")
+"""Right, left, and images whose header does not tell."""
+
+logger = logging.getLogger(__name__)
+
+NOTE = (
+    "Probabilities were calibrated on single images. The highest of several images is higher than that of one, and "
+    "neither it nor the mean is calibrated for a patient."
+)
+
+
+def summarise_quiet_studies(queue: Queue, quiet: float, now: float | None = None) -> int:
+    """Summarise each study of which nothing came for some time and no image waits; returns how many.
+
+    Args:
+        queue: of the node.
+        quiet: seconds without a further image.
+        now: seconds since the epoch; for tests.
+
+    Raises:
+        InputError: a summary cannot be written.
+    """
+    now = time.time() if now is None else now
+    rows = queue.all(
+        "select uid, last_image, summaries from studies s where is_open and last_image <= ? "
+        "and not exists (select 1 from images where study = s.uid and state = ?)",
+        *(now - quiet, WAITING),
+    )
+    for uid, last_image, summaries in rows:
+        try:
+            _summarise(queue, str(uid), float(last_image), int(summaries) + 1)
+        except InputError:  # of the disk: it is tried again
+            raise
+        except Exception:
+            logger.exception("a study could not be summarised")
+            queue.note(TROUBLE, "a study could not be summarised, see the node's log")
+            queue.close_study(str(uid), [], float(last_image))
+    return len(rows)
+
+
+def _summarise(queue: Queue, study: str, last_image: float, number: int) -> None:
+    images = _images_of(queue, study)
+    summary = summarise_study(images)
+    failed = queue.all("select reason from images where study = ? and state = ?", study, FAILED)
+    summary = {**summary, "number": number, "not_used": [str(reason) for (reason,) in failed]}
+    folder = queue.answers / "studies"
+    write_json(folder / f"{study}.json", {"study": study, **summary})
+    page = "".join(stream_html("study.html", summary=summary, synthetic=False, version=__version__))
+    write_atomically(folder / f"{study}.html", page)
+    queue.close_study(study, _report(queue, study, images, summary), last_image)
+
+
+def _report(queue: Queue, study: str, images: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Answer]:
+    """Write the summary as an SR, which belongs to the study; none where no image could be predicted or is whole."""
+    if not images:
+        return []
+    path = queue.answers / "studies" / f"{study}.{summary['number']}.sr.dcm"
+    try:
+        headers = {image["uid"]: read_header(queue.path(image["uid"])) for image in images}
+        write_dicom(make_study_report(summary, images, headers), path)
+    except InputError as error:
+        if error.path != str(path):
+            queue.note(TROUBLE, f"no SR of a study: {error.reason}")
+            return []
+        raise
+    return [read_answer(queue.folder, path)]
+
+
+def _images_of(queue: Queue, study: str) -> list[dict[str, Any]]:
+    """Each image of a study that was predicted: its UID, its side, and the findings of its frames."""
+    records = Records(queue.answers)
+    rows = queue.all(
+        "select i.uid, i.side, c.name from images i join cases c on c.image = i.uid where i.study = ? "
+        "order by i.number, c.rowid",
+        study,
+    )
+    images: dict[str, dict[str, Any]] = {}
+    for uid, side, name in rows:
+        image = images.setdefault(str(uid), {"uid": uid, "side": side, "findings": []})
+        image["findings"].append(records.read(str(name))["finding"])
+    return list(images.values())
+
+
+def summarise_study(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Say what the images of one study came to, for each side that a header tells.
+
+    An image counts once: a cine by its most suspicious frame. An image without an outlined lesion has no probability
+    and enters none of the rules.
+
+    Args:
+        images: "uid", "side" ("L", "R" or "") and "findings", of its frames, as plain JSON.
+
+    Returns:
+        "sides": by side, the number of "images" and of those "with_lesion", the "most_suspicious" ("uid", "frame",
+        "probability", "decisions", "call", "warnings") or None, and "probability" by each rule of
+        `bundle.evaluation.external.RULES`; "note", "notice", "bundle_version".
+    """
+    sides: dict[str, dict[str, Any]] = {}
+    for side in (side for side in SIDES if any(image["side"] == side for image in images)):
+        of_side = [image for image in images if image["side"] == side]
+        chosen = [pair for image in of_side if (pair := _most_suspicious(image)) is not None]
+        probabilities = [finding["probability"] for _, finding in chosen]
+        best = max(chosen, key=lambda pair: pair[1]["probability"], default=None)
+        sides[side] = {
+            **{"images": len(of_side), "with_lesion": len(chosen)},
+            "most_suspicious": None if best is None else _told(*best),
+            "probability": {rule: join(probabilities) if chosen else None for rule, join in RULES.items()},
+        }
+    return {"sides": sides, "note": NOTE, "notice": NOT_A_DEVICE, "bundle_version": __version__}
+
+
+def _most_suspicious(image: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    shown = [finding for finding in image["findings"] if finding["probability"] is not None]
+    best = max(shown, key=lambda finding: finding["probability"], default=None)
+    return None if best is None else (image["uid"], best)
+
+
+def _told(uid: str, finding: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("frame", "probability", "decisions", "call", "lesion", "spacing_mm", "warnings", "models")
+    return {"uid": uid, **{key: finding[key] for key in keys}}

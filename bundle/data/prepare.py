@@ -158,8 +158,8 @@ def _check_parts(datalists: Mapping[str, Datalist]) -> None:
         if empty:
             patients = len({record["group"] for part in PARTS for record in datalist[part]})
             raise UserError(
-                f"{datalist['name']}: no lesion is left for {', '.join(empty)} ({name}): {patients} patients, or groups of "
-                "near duplicates, have one; add cases or change --split"
+                f"{datalist['name']}: no lesion is left for {', '.join(empty)} ({name}): {patients} patients, or "
+                "groups of near duplicates, have one; add cases or change --split"
             )
         check_no_group_crosses(datalist)
 

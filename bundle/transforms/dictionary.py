@@ -14,7 +14,7 @@ from monai.transforms import MapTransform, Transform
 
 from bundle.errors import UserError
 from bundle.transforms.features import FEATURES, describe_lesion
-from bundle.transforms.geometry import FRAME_SHAPE, REGION, equalise, fit, place_in_frame, restore
+from bundle.transforms.geometry import FRAME_SHAPE, REGION, UNUSABLE, equalise, fit, place_in_frame, restore
 from bundle.transforms.lesion import LesionCrop, find_lesion, quantise
 from bundle.transforms.marks import remove_marks
 
@@ -84,7 +84,8 @@ class FitTod(MapTransform):
 class RestoreSized(MapTransform):
     """Bring maps (C, H, W) at the network's size back to the size of the frame they were computed from.
 
-    Where the image was a region of its frame, the map is placed there; outside it is 0.
+    Where the image was a region of its frame, the map is placed there; outside it is 0. Where the image shows nothing
+    (``meta["unusable"]``) the map is 0 everywhere: what a network makes of a blank screen is not told.
 
     Args:
         keys: of maps, such as probabilities.
@@ -107,7 +108,7 @@ class RestoreSized(MapTransform):
             if REGION in meta:
                 placed = place_in_frame(restored.cpu().numpy(), meta[FRAME_SHAPE], meta[REGION])
                 restored = torch.from_numpy(placed).to(restored.device)
-            out[key] = restored
+            out[key] = torch.zeros_like(restored) if meta.get(UNUSABLE) else restored
         return out
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-FRAME_SHAPE, REGION = "frame_shape", "region"
-"""Metadata of a loaded image: (H, W) of the stored frame, and the box of it that was loaded."""
+FRAME_SHAPE, REGION, UNUSABLE = "frame_shape", "region", "unusable"
+"""Metadata of a loaded image: (H, W) of the stored frame, the box of it that was loaded, and why it shows nothing."""
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -45,6 +45,16 @@ def test_metadata_tells_the_file_the_size_and_that_the_spacing_is_unknown(pictur
     assert meta["warnings"] == ""
 
 
+def test_a_blank_screen_has_an_empty_map_and_a_picture_keeps_its_own(tmp_path: Path, picture: Path) -> None:
+    blank = _write(tmp_path / "blank.png", np.zeros((30, 50), np.uint8))
+    for path, kept in ((blank, False), (picture, True)):
+        item = FitTod("image", (16, 16))(LoadUltrasoundd("image")({"image": path}))
+        assert bool(item["image"].meta["unusable"]) is not kept
+        back = RestoreSized("pred", "image")({**item, "pred": torch.full((1, 16, 16), 0.9)})["pred"]
+        assert back.shape == (1, 30, 50)
+        assert torch.all(back > 0.5 if kept else back == 0)
+
+
 def test_colour_is_told_in_the_warnings(tmp_path: Path) -> None:
     path = _write(tmp_path / "doppler.png", np.full((8, 8, 3), (200, 30, 30), np.uint8))
     assert "coloured" in LoadUltrasoundd("image")({"image": path})["image"].meta["warnings"]

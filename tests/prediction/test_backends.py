@@ -149,7 +149,7 @@ def test_the_command_line_hands_the_backend_on(
 _SIGNAL_AFTER_NETWORKS = """
 import gc, os, signal, sys, torch
 from bundle.prediction.backends import BackendNetwork
-signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
 networks = [BackendNetwork(torch.nn.Conv2d(1, 1, 3, padding=1), (1, 16, 24), sys.argv[1], False) for _ in range(2)]
 while networks:
     del networks[0]  # in the order they came

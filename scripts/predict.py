@@ -145,7 +145,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="*",
         type=Path,
         metavar="FILE_OR_FOLDER",
-        help="images, DICOM or NIfTI, or folders of them",
+        help="images, DICOM, NIfTI or clips, or folders of them",
     )
     add("--list", type=Path, metavar="FILE", help="further paths: text, one a line; or CSV or Parquet")
     add("--output", type=Path, metavar="DIR", help="write the results there")

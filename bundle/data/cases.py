@@ -20,6 +20,9 @@ UNCLASSED = "unclassified"
 LESION_LABELS = (*DIAGNOSES, UNCLASSED)
 FLAGS = ("doppler", "marks", "combined", "mask-resized", "size-differs")
 """What can be said against an image that is usable all the same; such images can be left out by name."""
+CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+"""Of clips, which a folder of images may hold; the layout of a labelled dataset knows stills alone."""
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bundle.data.cases import IMAGE_SUFFIXES
+from bundle.data.cases import CLIP_SUFFIXES, IMAGE_SUFFIXES
 from bundle.data.roots import Dataset, find_roots
 from bundle.data.walk import choose_images, files_below, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
@@ -103,7 +103,7 @@ def _list_folder(folder: Path, output_dir: str | os.PathLike[str] | None, each_f
     passed.update(error.kind for error in results if isinstance(error, NotAnImageError))
     tell_passed_over(folder, passed)
     if not readable:
-        suffixes = ", ".join(IMAGE_SUFFIXES)
+        suffixes = ", ".join((*IMAGE_SUFFIXES, *CLIP_SUFFIXES))
         raise UserError(f"{folder}: no readable image ({suffixes}) in it; name another folder{_first(skipped)}")
     return ImageFolder(readable, skipped)
 

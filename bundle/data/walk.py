@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bundle.data.cases import IMAGE_SUFFIXES
+from bundle.data.cases import CLIP_SUFFIXES, IMAGE_SUFFIXES
 from bundle.errors import InputError, printable
 from bundle.readers import DICOM, kind_of
 
@@ -66,7 +66,7 @@ def _is_system(name: str) -> bool:
 
 def is_image_name(path: Path) -> bool:
     """Whether a file's name is that of an image: by its suffix, or, without one, by the preamble of DICOM inside."""
-    if path.name.lower().endswith(IMAGE_SUFFIXES):
+    if path.name.lower().endswith((*IMAGE_SUFFIXES, *CLIP_SUFFIXES)):
         return True
     return _has_no_suffix(path) and kind_of(path) == DICOM
 
@@ -78,7 +78,7 @@ def _has_no_suffix(path: Path) -> bool:
 
 def bare_name(path: Path) -> Path:
     """The path without its image suffix: `a/x` of `a/x.png` and of `a/x.nii.gz`."""
-    suffix = next((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), "")
+    suffix = next((end for end in (*IMAGE_SUFFIXES, *CLIP_SUFFIXES) if path.name.lower().endswith(end)), "")
     return path.with_name(path.name[: len(path.name) - len(suffix)] or path.name)
 
 

@@ -45,7 +45,7 @@ def make_segmentation(finding: Finding, header: Dataset, name: str | os.PathLike
     """
     highdicom, seg = load_highdicom("highdicom"), load_highdicom("highdicom.seg")
     source = source_of(header, name)
-    if source.get("NumberOfFrames", 1) > 1:
+    if source.get("NumberOfFrames", 1) > 1 or finding.frame is not None:  # of a video the header may count one
         raise InputError(
             name,
             "a SEG of one frame among several needs a frame of reference, which ultrasound has not",

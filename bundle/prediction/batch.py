@@ -156,7 +156,7 @@ class Batch:
             if record is not None and not (self.again and self._is_earlier(record)):
                 return case, record
         try:
-            return case, read_image(split_frame(case.file.path)[0], case.frame)
+            return case, read_image(split_frame(case.file.path)[0], case.frame, case.upcoming)
         except InputError as error:
             return replace(case, error=error), None
 
@@ -202,6 +202,7 @@ class _Case:
     digest: str = ""
     error: InputError | None = None
     ends_file: bool = True
+    upcoming: Sequence[int] = ()
 
     @property
     def name(self) -> str:
@@ -213,7 +214,7 @@ class _Case:
 
 
 def _inspect(file: Input, choice: FrameChoice) -> list[_Case]:
-    """The cases of one file, by its header and its bytes; no pixel is decoded."""
+    """The cases of one file, by its header and its bytes; no pixel is decoded but to count those of a video."""
     path = split_frame(file.path)[0]
     try:
         require_text_name(path)
@@ -222,7 +223,8 @@ def _inspect(file: Input, choice: FrameChoice) -> list[_Case]:
         digest = sha256_of(path)
     except InputError as error:
         return [_Case(file, error=error)]
-    return [_Case(file, frame, frames, digest, ends_file=frame == chosen[-1]) for frame in chosen]
+    upcoming = chosen if isinstance(chosen, range) else ()
+    return [_Case(file, frame, frames, digest, None, frame == chosen[-1], upcoming) for frame in chosen]
 
 
 def read_ahead(

@@ -76,8 +76,8 @@ def list_inputs(
 ) -> tuple[list[Input], Counter[str]]:
     """List the files that are named, and those below the folders that are named, without opening images.
 
-    Below a folder these are images, DICOM and NIfTI files, see `bundle.data.walk.choose_images`. A file that is named
-    twice is taken once.
+    Below a folder these are images, DICOM and NIfTI files and clips, see `bundle.data.walk.choose_images`. A file that
+    is named twice is taken once.
 
     Args:
         given: files, named in the results without their folder; and folders, whose files are named below them.

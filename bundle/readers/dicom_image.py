@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -12,10 +13,12 @@ from PIL import Image
 from .depth import FEW_LEVELS, count_levels, describe_depth, usual_depth
 from .dicom import CAPTURE_CLASSES, check_geometry, check_is_ultrasound, opened, whole
 from .dicom_frame import LOSSLESS_JPEG, LOSSY_JPEG, decode_frame, find_frames
+from .dicom_video import count_frames_of, is_video, locate_stream
 from .image import describe_flat_end, to_grey
 from .pydicom2 import encoding_of, lookup_tables
-from .regions import read_calibration
+from .regions import Calibration, read_calibration
 from .ultrasound import UltrasoundImage, choose_frame, plain
+from .video import Stream, decode_video_frame
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -27,15 +30,16 @@ _LIT = 25
 """A grey level above that of an empty screen."""
 
 
-def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
+def read_dicom(path: str | os.PathLike[str], frame: int | None = None, upcoming: Sequence[int] = ()) -> UltrasoundImage:
     """Read one frame of an ultrasound DICOM file as grey (H, W), float32 in [0, 255].
 
     MONOCHROME goes through its modality and VOI transform where the file has one, and is scaled by the depth that its
-    values use otherwise; MONOCHROME1 is inverted. Palette, RGB and YBR become luma (ITU-R BT.601), as in a PNG.
+    values use otherwise; MONOCHROME1 is inverted. Palette, RGB, YBR and video become luma (ITU-R BT.601), as in a PNG.
 
     Args:
         path: the file.
         frame: of several, from 0.
+        upcoming: of a video, frames that will be asked for as well, see `decode_video_frame`.
 
     Raises:
         InputError: another modality or class, a syntax or kind of pixels that is not read, a size above the limits,
@@ -47,26 +51,58 @@ def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
     with opened(path) as (header, content):
         check_is_ultrasound(path, header)
         rows, columns, _ = check_geometry(path, header)
-        found = find_frames(name, header, content)
-        frames = found.count
-        number = choose_frame(name, frames, frame)
-        values, photometric, disputed = decode_frame(name, header, content, found, number)
         calibration = read_calibration(header, rows, columns)
-        notes = [*calibration.warnings, *_notes(header), *found.notes, *disputed]
-        box = calibration.region or (0, 0, rows, columns)
-        if photometric.startswith("MONOCHROME"):
-            grey, doubts = _to_grey_levels(values, header, box)
-        else:
-            colours, doubts = _eight_bits(values, header, photometric)
-            grey, coloured = to_grey(colours, box)
-            doubts += coloured
-        if str(header.file_meta.TransferSyntaxUID) in LOSSY_JPEG | LOSSLESS_JPEG:
-            doubts += describe_flat_end(np.rint(grey).astype(np.uint8))
-        doubts += _describe_outside(grey, box)
+        notes = [*calibration.warnings, *_notes(header)]
+        if not is_video(header):
+            return _read_stored(name, header, content, calibration, notes, frame)
+        stream, doubts = locate_stream(name, header, content)
+    # Outside, since what is inside is done for one file at a time, and decoding a video takes long.
+    return _read_video(stream, header, calibration, [*notes, *doubts], frame, upcoming)
+
+
+def _read_stored(
+    name: str, header: Dataset, content: BinaryIO, calibration: Calibration, notes: list[str], frame: int | None
+) -> UltrasoundImage:
+    """Read a frame that is stored by itself."""
+    found = find_frames(name, header, content)
+    number = choose_frame(name, found.count, frame)
+    values, photometric, disputed = decode_frame(name, header, content, found, number)
+    box = calibration.region or (0, 0, *values.shape[:2])
+    if photometric.startswith("MONOCHROME"):
+        grey, doubts = _to_grey_levels(values, header, box)
+    else:
+        colours, doubts = _eight_bits(values, header, photometric)
+        grey, coloured = to_grey(colours, box)
+        doubts += coloured
+    if str(header.file_meta.TransferSyntaxUID) in LOSSY_JPEG | LOSSLESS_JPEG:
+        doubts += describe_flat_end(np.rint(grey).astype(np.uint8))
+    return _as_image(grey, calibration, (*notes, *found.notes, *disputed, *doubts), number, found.count)
+
+
+def _read_video(
+    stream: Stream,
+    header: Dataset,
+    calibration: Calibration,
+    notes: list[str],
+    frame: int | None,
+    upcoming: Sequence[int],
+) -> UltrasoundImage:
+    """Read a frame of a video."""
+    counted, doubts = count_frames_of(stream, header)
+    number = choose_frame(stream.path, counted.frames, frame)
+    colours = Image.fromarray(decode_video_frame(stream, number, upcoming))
+    grey, coloured = to_grey(colours, calibration.region)
+    return _as_image(grey, calibration, (*notes, *doubts, *coloured), number, counted.frames)
+
+
+def _as_image(
+    grey: np.ndarray, calibration: Calibration, notes: Sequence[str], number: int, frames: int
+) -> UltrasoundImage:
+    box = calibration.region or (0, 0, *grey.shape)
     return UltrasoundImage(
         np.ascontiguousarray(grey, dtype=np.float32),
         calibration.spacing_mm,
-        tuple(plain(note) for note in (*notes, *doubts)),
+        tuple(plain(note) for note in (*notes, *_describe_outside(grey, box))),
         calibration.region,
         None if frames == 1 else number,
         frames,
@@ -74,7 +110,7 @@ def read_dicom(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
 
 
 def count_dicom_frames(path: str | os.PathLike[str]) -> int:
-    """Return the number of whole frames, without decoding one.
+    """Return the number of whole frames, without decoding one; of a video by decoding it.
 
     Raises:
         InputError: as `read_dicom`, as far as it is known without decoding.
@@ -82,7 +118,10 @@ def count_dicom_frames(path: str | os.PathLike[str]) -> int:
     with opened(path) as (header, content):
         check_is_ultrasound(path, header)
         check_geometry(path, header)
-        return find_frames(os.fspath(path), header, content).count
+        if not is_video(header):
+            return find_frames(os.fspath(path), header, content).count
+        stream, _ = locate_stream(os.fspath(path), header, content)
+    return count_frames_of(stream, header)[0].frames
 
 
 def _notes(header: Dataset) -> list[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from bundle.errors import NotAnImageError
+from bundle.errors import InputError, NotAnImageError
 
+from .clips import count_clip_frames, is_clip, read_clip
 from .depth import describe_levels
 from .dicom_image import count_dicom_frames, read_dicom
 from .dicom_seg import read_segmentation
@@ -19,18 +21,19 @@ from .image import count_picture_frames, read_picture, read_picture_mask
 from .nifti import GZIP, count_nifti_frames, is_nifti, read_nifti, read_nifti_mask
 from .ultrasound import UltrasoundImage
 
-DICOM, NIFTI, PICTURE = "DICOM", "NIfTI", "picture"
+DICOM, NIFTI, PICTURE, CLIP = "DICOM", "NIfTI", "picture", "clip"
 
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 """How `._scan.png` begins, in which macOS keeps what other file systems can not hold of `scan.png`."""
 
 
-def read_image(path: str | os.PathLike[str], frame: int | None = None) -> UltrasoundImage:
+def read_image(path: str | os.PathLike[str], frame: int | None = None, upcoming: Sequence[int] = ()) -> UltrasoundImage:
     """Read one image as grey (H, W), float32 in [0, 255]; the format is known by the content, not by the name.
 
     Args:
         path: the file; `cine.dcm[3]` names frame 3 of `cine.dcm`, unless there is a file of that very name.
         frame: of a file of several, from 0.
+        upcoming: frames of a video that will be asked for as well: in their order, it is decoded once for all of them.
 
     Raises:
         InputError: the file is missing, damaged, too large, of no known format, or holds several frames and none is
@@ -39,7 +42,11 @@ def read_image(path: str | os.PathLike[str], frame: int | None = None) -> Ultras
     """
     file, named = split_frame(path)
     number = named if frame is None else frame
-    image = {DICOM: read_dicom, NIFTI: read_nifti, PICTURE: read_picture}[_image_kind(file)](file, number)
+    kind = _image_kind(file)
+    if kind in (DICOM, CLIP):
+        image = (read_dicom if kind == DICOM else read_clip)(file, number, upcoming)
+    else:
+        image = (read_nifti if kind == NIFTI else read_picture)(file, number)
     return replace(image, warnings=(*image.warnings, *describe_levels(image.tissue)))
 
 
@@ -63,13 +70,15 @@ def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str] | None
         source = None
     if kind == DICOM:
         return read_segmentation(file, source, frame)
+    if kind == CLIP:
+        raise InputError(path, "is a video, not a mask", "give a picture, a NIfTI slice or a DICOM SEG")
     return read_nifti_mask(file, number, source) if kind == NIFTI else read_picture_mask(file, number)
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
     """Return how many frames can be read of a file: what its header claims and what it holds must agree.
 
-    No picture is decoded.
+    No picture is decoded, but of a video all are: nothing else tells how many there are.
 
     Raises:
         InputError: the header can not be read, or they do not agree.
@@ -78,8 +87,11 @@ def count_frames(path: str | os.PathLike[str]) -> int:
     file, named = split_frame(path)
     if named is not None:
         return 1
-    count = {DICOM: count_dicom_frames, NIFTI: count_nifti_frames, PICTURE: count_picture_frames}[_image_kind(file)]
-    return count(file)
+    count = {
+        **{DICOM: count_dicom_frames, NIFTI: count_nifti_frames},
+        **{PICTURE: count_picture_frames, CLIP: count_clip_frames},
+    }
+    return count[_image_kind(file)](file)
 
 
 def _image_kind(path: str) -> str:
@@ -100,7 +112,7 @@ def _image_kind(path: str) -> str:
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-    """Return `DICOM`, `NIFTI` or `PICTURE` by a file's first bytes; a file that can not be opened is a picture."""
+    """Return `DICOM`, `NIFTI`, `CLIP` or `PICTURE` by a file's first bytes; what can not be opened is a picture."""
     try:
         with open(path, "rb") as file:
             start = file.read(540)
@@ -108,6 +120,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
         return PICTURE
     if start[128:132] == b"DICM":
         return DICOM
+    if is_clip(start):
+        return CLIP
     # Nothing else that is read begins as gzip does.
     return NIFTI if start[:2] == GZIP or is_nifti(start) else PICTURE
 

@@ -95,9 +95,9 @@ def test_a_mask_without_its_image_is_an_image(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted_in_one_line_by_type(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.png", "DICOMDIR", "b.txt", "c.TXT", "report.pdf", "viewer.exe", "d.docx", "e.mov", "README")
+    _touch(tmp_path, "a.png", "DICOMDIR", "b.txt", "c.TXT", "report.pdf", "viewer.exe", "d.docx", "e.mpg", "README")
     line = passed_over_line(find_images(tmp_path)[1])
-    assert line == "passed over 8 files (DICOM directories: 1, of other types without suffix .docx .exe .mov …: 7)"
+    assert line == "passed over 8 files (DICOM directories: 1, of other types without suffix .docx .exe .mpg …: 7)"
 
 
 def test_what_was_never_meant_to_be_an_image_is_counted_and_does_not_make_a_run_incomplete(
@@ -184,3 +184,8 @@ def test_errors_cross_processes_with_all_that_they_say() -> None:
     error = pickle.loads(pickle.dumps(NotAnImageError("a\udcf6", "b", "c", "kind")))  # noqa: S301
     assert (type(error), error.path, error.kind) == (NotAnImageError, "a\\udcf6", "kind")
     assert isinstance(error, InputError)
+
+
+def test_clips_are_images_of_a_folder(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4", "b.AVI", "c.mov", "d.mkv", "e.webm", "f.png", "g.mpg")
+    assert _images(tmp_path) == ["a.mp4", "b.AVI", "c.mov", "d.mkv", "e.webm", "f.png"]

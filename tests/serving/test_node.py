@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from node_lab import Archive, scan, send, statuses, wait_for
@@ -22,6 +23,7 @@ from bundle.serving.node import Node, Settings
 from bundle.serving.queue import Image as QueuedImage
 from bundle.serving.queue import Queue
 from bundle.serving.targets import FolderTarget
+from tests.readers.clips import encode, video_dicom
 from tests.readers.fabricate import ultrasound
 
 Start = Callable[..., Node]
@@ -58,6 +60,28 @@ def test_a_cine_is_answered_once_by_its_most_suspicious_frame(start_node: Start,
     assert statuses(send(node.port, cine)) == [0x0000]
     _settle(node)
     assert len(archive.of(cine)) == 1
+
+
+def test_a_video_is_answered_by_its_most_suspicious_frame_and_a_seg_of_it_is_refused(
+    start_node: Start, archive: Archive, tmp_path: Path
+) -> None:
+    frames = [cv2.resize(scan(number).pixel_array, (128, 96)) for number in range(6)]
+    stream = encode(tmp_path / "cine.ts", frames).read_bytes()
+    video = video_dicom(stream, "1.2.840.10008.1.2.4.102", frames=6)
+    node = start_node(outputs=("seg", "sr", "pr"))
+    assert statuses(send(node.port, video)) == [0x0000]
+    _settle(node)
+    assert sorted(answer.Modality for answer in archive.of(video)) == ["PR", "SR"]
+    assert "no seg: a SEG of one frame among several" in str(node.queue.one("select reason from images"))
+
+
+def test_a_video_that_cannot_be_decoded_is_told_and_the_node_goes_on(start_node: Start, archive: Archive) -> None:
+    node = start_node(outputs=("sr",))
+    images = [video_dicom(b"no video" * 100, "1.2.840.10008.1.2.4.107"), scan()]
+    assert statuses(send(node.port, *images)) == [0x0000] * 2
+    _settle(node)
+    assert [len(archive.of(image)) for image in images] == [0, 1]
+    assert node.queue.one("select reason from images where state = 'failed'") == ("is no readable video",)
 
 
 def test_what_was_received_and_answered_before_a_stop_goes_on_after_it(

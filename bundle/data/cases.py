@@ -18,7 +18,7 @@ LABELS = (*DIAGNOSES, "normal")
 UNCLASSED = "unclassified"
 """The label of a lesion whose class a dataset does not tell: it can be segmented, but says nothing to a classifier."""
 LESION_LABELS = (*DIAGNOSES, UNCLASSED)
-FLAGS = ("doppler", "marks", "combined", "mask-resized", "size-differs")
+FLAGS = ("doppler", "marks", "combined", "mask-resized", "size-differs", "blank")
 """What can be said against an image that is usable all the same; such images can be left out by name."""
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 """Of clips, which a folder of images may hold; the layout of a labelled dataset knows stills alone."""

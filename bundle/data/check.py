@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,13 @@ from tqdm import tqdm
 from bundle.data.cases import LABELS, LESION_LABELS, Case, CaseList, Listed, listing_checksum
 from bundle.data.layouts import LAYOUTS, Layout
 from bundle.data.manifest import list_manifest
-from bundle.data.patients import FROM_HEADER, hashed_patient, new_salt
+from bundle.data.named_files import find_file
+from bundle.data.patients import FROM_HEADER, hashed_patient, join_spellings, new_salt
 from bundle.data.roots import dataset_folder
 from bundle.data.walk import count_others, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.readers import read_image, read_mask, split_frame
+from bundle.readers.contrast import why_unusable
 from bundle.readers.masks import fit_mask
 
 MANIFEST = "manifest.csv"
@@ -43,19 +46,28 @@ def list_dataset(dataset: Path, layout: str | None = None) -> tuple[str, list[Li
         layout: "manifest" or one of `LAYOUTS`, to be taken without asking whether it fits.
 
     Raises:
-        UserError: the layout is none of these, or its table cannot be read.
+        UserError: the layout is none of these, or its table or one of its folders cannot be read.
     """
-    from bundle.data.phantom import is_synthetic
-
     if not dataset.exists():
         raise InputError(dataset, "no such dataset", "check the path")
+    try:
+        source, listed, problems = _list(dataset, layout)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+        raise InputError(error.filename or dataset, reason, "check its permissions") from error
+    return source, join_spellings(listed), problems
+
+
+def _list(dataset: Path, layout: str | None) -> tuple[str, list[Listed], list[InputError]]:
+    from bundle.data.phantom import is_synthetic
+
     folder = dataset_folder(dataset)
-    manifest = folder / MANIFEST if dataset.is_dir() else dataset
+    manifest = find_file(folder, re.escape(MANIFEST)) if dataset.is_dir() else dataset
     if layout is None:
         fitting = (name for name, known in LAYOUTS.items() if known.detect(folder))
-        layout = "manifest" if manifest.is_file() else next(fitting, None)
+        layout = "manifest" if manifest is not None else next(fitting, None)
     if layout == "manifest":
-        listed, problems = list_manifest(manifest)
+        listed, problems = list_manifest(manifest or folder / MANIFEST)
     elif layout in LAYOUTS:
         listed, problems = LAYOUTS[layout].list_cases(folder)
     else:
@@ -162,6 +174,8 @@ def check_case(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> 
         return InputError(folder / item.masks[0], reason, "empty the mask or correct the class")
     if item.details.get("stated_size", _size(pixels)) != _size(pixels):
         flags.append("size-differs")
+    if why_unusable(image.tissue) is not None:
+        flags.append("blank")
     return Case(
         *(item.image, item.masks, item.label, patient),
         *(pixels.shape, array_sha256(pixels.astype("<f4")), array_sha256(mask)),

@@ -23,6 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 from bundle.data.cases import LABELS, UNCLASSED, Listed, relative_path
+from bundle.data.patients import FROM_HEADER
 from bundle.data.tables import Row, Table, fold, read_csv, read_label
 from bundle.errors import InputError
 
@@ -33,10 +34,20 @@ PATIENT_COLUMNS = ("patient", "patient_id")
 COLUMNS = (*REQUIRED_COLUMNS, *PATIENT_COLUMNS, "frame")
 MASK_SEPARATOR = ";"
 
-_PERSON = re.compile(r"patient|subject|person|participant|individual|proband|woman|client|mrn$|^pid$|^case")
-"""In the folded name of a column that tells whose an image is."""
-_OCCASION = re.compile(r"^u?id$|^name$|^(study|exam|accession|visit|encounter|session|series|lesion)")
+_PERSON = re.compile(
+    r"patient|^pat(id|no|nr|num|code|key)?$|患者|病人|пациент|subj(?!ective)|suje|soggett|person(?!al)|participant"
+    r"|teilnehm|individu|proband|wom[ae]n|client|volunteer|donor|malade|mrn|^pid$|^case|^caso|^fall|pseudonym"
+)
+"""In the folded name of a column that tells whose an image is; what is spelt much like "patient" does too."""
+_OCCASION = re.compile(
+    r"^name$|^(study|exam|accession|visit|encounter|session|series|lesion|untersuchung|record|dossier|group|code|key"
+    r"|hash|anon|birth)|identif|dob$|^(ssn|ipp|hn)$|(id|ids|nr|no|num|number|nummer|numero)$"
+)
 """The same, of one that tells two images of a person apart from all others where its values repeat."""
+_ATTRIBUTE = re.compile(r"(age|sex|gender|type)$|device|scanner|reader|class|label|categ|birads")
+"""The same, of one that describes people or files, whatever else its name says."""
+_MOST_IMAGES = 20
+"""Of a value of such a column, in the mean: a hospital or a probe has more, a person has not."""
 
 
 def list_manifest(path: Path) -> tuple[list[Listed], list[InputError]]:
@@ -54,12 +65,15 @@ def list_manifest(path: Path) -> tuple[list[Listed], list[InputError]]:
     table.require(*REQUIRED_COLUMNS, mend=f"name the columns {', '.join(REQUIRED_COLUMNS)} and, if known, patient")
     _check_columns(table)
     listed, problems = table.read(_read_row, whole=True)
+    nameless = sum(item.patient is None for item in listed.values())
+    if 0 < nameless < len(listed):
+        _tell_nameless(path, nameless, len(listed))
     return [listed[image] for image in sorted(listed)], problems
 
 
 def _check_columns(table: Table) -> None:
     counts = Counter("patient" if fold(name) in map(fold, PATIENT_COLUMNS) else fold(name) for name in table.columns)
-    for name in COLUMNS:
+    for name in ("patient", "frame"):
         if counts[fold(name)] > 1:
             raise InputError(table.path, f"has {counts[fold(name)]} columns for {name}", "keep one of them")
     unknown = [name for name in table.columns if fold(name) not in map(fold, COLUMNS)]
@@ -82,12 +96,23 @@ def _tell_unknown(path: Path, columns: tuple[str, ...]) -> None:
     logger.warning("%s: columns that are not read: %s", path, told)
 
 
+@functools.cache
+def _tell_nameless(path: Path, count: int, total: int) -> None:
+    logger.warning(
+        "%s: %d of %d rows name no patient: each of these images may come to stand apart from its patient's others; in "
+        "a spreadsheet of merged cells fill them all",
+        *(path, count, total),
+    )
+
+
 def _tells_whose(table: Table, column: str) -> bool:
     name = fold(column)
     values = [row[name] for _, row in table.rows if row.get(name)]
-    if _PERSON.search(name):
+    if _ATTRIBUTE.search(name):
+        return False
+    if _PERSON.search(name) or difflib.get_close_matches(name, [*map(fold, PATIENT_COLUMNS)], n=1, cutoff=0.7):
         return bool(values)
-    return _OCCASION.search(name) is not None and len(set(values)) < len(values)
+    return _OCCASION.search(name) is not None and len(values) / _MOST_IMAGES <= len(set(values)) < len(values)
 
 
 def _resembling(name: str) -> str:
@@ -96,7 +121,8 @@ def _resembling(name: str) -> str:
 
 
 def _patient(row: Row) -> str | None:
-    return next((row[fold(name)] for name in PATIENT_COLUMNS if row.get(fold(name))), None)
+    patient = next((row[fold(name)] for name in PATIENT_COLUMNS if row.get(fold(name))), None)
+    return FROM_HEADER if patient and fold(patient) == fold(FROM_HEADER) else patient
 
 
 def _read_row(where: str, row: Row) -> Listed:

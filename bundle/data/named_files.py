@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from bundle.data.cases import IMAGE_SUFFIXES
-from bundle.data.walk import files_below
+from bundle.data.walk import files_below, is_named_file
 from bundle.errors import InputError
 
 
@@ -72,4 +72,4 @@ def find_file(folder: Path, pattern: str) -> Path | None:
     except OSError:
         return None
     matches = (path for path in names if re.fullmatch(pattern, path.name, re.IGNORECASE))
-    return next((path for path in matches if path.is_file() and not path.name.startswith((".", "~"))), None)
+    return next((path for path in matches if is_named_file(path) and not path.name.startswith((".", "~"))), None)

@@ -1,24 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patient ids from DICOM headers, kept as keyed hashes: they tell that two images are of one patient, not of whom."""
+"""Whose an image is: ids from DICOM headers, kept as keyed hashes, and ids that a table spells in several ways."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
+import logging
 import os
+import re
 import secrets
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from bundle.data.cases import Listed
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
 from bundle.readers import DICOM, kind_of, split_frame
 from bundle.readers.dicom import read_header
+
+logger = logging.getLogger(__name__)
 
 FROM_HEADER = "from-header"
 """As the patient of a manifest's row: take the Patient ID of the DICOM file."""
 
 SALT_FILE, SALT_VARIABLE = "patient_salt.txt", "BUNDLE_PATIENT_SALT"
 _SHORTEST_SALT = 16
+
+
+def join_spellings(listed: Iterable[Listed]) -> list[Listed]:
+    """One spelling of each patient: `P7`, `p 7`; `7`, `7.0`, `007` are one person, in the spelling that comes first.
+
+    Two people taken for one stand in one part of a split and do no harm; one taken for two would be torn.
+    """
+    first: dict[str, str] = {}
+    joined: list[Listed] = []
+    for item in listed:
+        if item.patient is not None:
+            spelling = first.setdefault(_plain(item.patient), item.patient)
+            if spelling != item.patient:
+                _tell_joined(item.patient, spelling)
+                item = replace(item, patient=spelling)
+        joined.append(item)
+    return joined
+
+
+def _plain(patient: str) -> str:
+    text = re.sub(r"\s+", "", unicodedata.normalize("NFKC", patient)).casefold()
+    number = re.fullmatch(r"0*(\d+)(\.0+)?", text)
+    return number[1] if number else text
+
+
+@functools.cache  # a run lists its dataset more than once
+def _tell_joined(patient: str, spelling: str) -> None:
+    logger.warning("the patients '%s' and '%s' are taken as one", spelling, patient)
 
 
 def new_salt() -> bytes:

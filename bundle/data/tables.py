@@ -7,7 +7,9 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,10 @@ from typing import Any
 
 from bundle.data.cases import LABELS, Listed
 from bundle.errors import InputError
+
+DELIMITERS = ",;\t|"
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""Characters without a width, which come along when a cell is copied from a page or a chat."""
 
 MAX_TABLE_BYTES = 50_000_000
 """An .xlsx file is a ZIP archive; one that unpacks to more than this is no table of a dataset of images."""
@@ -39,8 +45,11 @@ class Table:
     torn: frozenset[int] = frozenset()
 
     def require(self, *names: str, mend: str = "restore the table as the dataset's authors published it") -> None:
-        """Raise InputError, with what was found, where a column is missing; case, spaces and `_` do not count."""
-        found = {fold(column) for column in self.columns}
+        """Raise InputError where a column is missing or is there twice; case, spaces and `_` do not count."""
+        found = Counter(fold(column) for column in self.columns)
+        twice = [name for name in names if found[fold(name)] > 1]
+        if twice:
+            raise InputError(self.path, f"has {found[fold(twice[0])]} columns for {twice[0]}", "keep one of them")
         missing = [name for name in names if fold(name) not in found]
         if missing:
             reason = f"lacks the columns {', '.join(missing)}; its header has {', '.join(self.columns) or 'nothing'}"
@@ -71,8 +80,8 @@ class Table:
 
 
 def fold(name: str) -> str:
-    """A column's name without case, spaces and punctuation: "Mask_tumor_filename" -> "masktumorfilename"."""
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
+    """A column's name without case, accents, spaces and punctuation: "Mask_tumor_filename" -> "masktumorfilename"."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", name).casefold())
 
 
 def read_label(where: str, text: str, allowed: Iterable[str] = LABELS) -> str:
@@ -88,13 +97,13 @@ def read_label(where: str, text: str, allowed: Iterable[str] = LABELS) -> str:
 
 
 def read_csv(path: Path) -> Table:
-    """Read a CSV file; its delimiter is the one of `,`, `;` and tab that its header has most of.
+    """Read a CSV file; its delimiter is the one of `,`, `;`, tab and `|` that its header has most of.
 
     A first line `sep=;`, as Excel writes and reads it, has the last word on that. Text is UTF-8 or UTF-16 by its byte
     order mark, else UTF-8, else Windows-1252.
 
     Raises:
-        InputError: the file cannot be read or is no such table.
+        InputError: the file cannot be read or is no such table, or a quote that is not closed swallows whole rows.
     """
     try:
         content = path.read_bytes()
@@ -104,17 +113,29 @@ def read_csv(path: Path) -> Table:
         text = as_text(content)
     except UnicodeDecodeError as error:
         raise InputError(path, f"is no text ({error.reason})", "save it as plain CSV") from error
+    if "\0" in text:
+        raise InputError(path, "is no text: it holds NUL, as workbooks and UTF-16 do", "save it as CSV in UTF-8")
     header, _, rest = text.partition("\n")
-    said = re.fullmatch(r"sep=(.)\r?", header, re.IGNORECASE)
+    said = re.fullmatch(r'"?sep=(.)"?\r?', header, re.IGNORECASE)
     if said:
         text = rest
-    delimiter = said[1] if said else max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    delimiter = said[1] if said else max(DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != " ")
     try:
         lines = [(reader.line_num + bool(said), fields) for fields in reader]
     except csv.Error as error:
         raise InputError(path, f"is no CSV table (line {reader.line_num}: {error})", "save it as plain CSV") from error
+    width = next((len(fields) for _, fields in lines if fields), 0)
+    for line, fields in lines:
+        if any(_swallows_rows(field, delimiter, width) for field in fields):
+            reason = f"a field that ends in line {line} holds whole rows, as a quote that is not closed makes it"
+            raise InputError(path, reason, "close the quote or remove it")
     return _as_table(path, lines)
+
+
+def _swallows_rows(field: str, delimiter: str, width: int) -> bool:
+    """Whether a line inside a field has the delimiters of a row; one alone is usual in a remark."""
+    return any(line.count(delimiter) >= max(width - 1, 2) for line in field.splitlines()[1:])
 
 
 def as_text(content: bytes) -> str:
@@ -169,14 +190,18 @@ def read_xlsx(path: Path, column: str) -> Table:
 
 def _as_table(path: Path, lines: list[tuple[int, list[str]]]) -> Table:
     filled = [(number, fields) for number, fields in lines if any(field.strip() for field in fields)]
-    columns = tuple(name.strip() for name in filled[0][1]) if filled else ()
+    columns = tuple(map(_trim, filled[0][1])) if filled else ()
     rows, torn = [], []
     for number, fields in filled[1:]:
         if len(fields) < len(filled[0][1]) or any(field.strip() for field in fields[len(filled[0][1]) :]):
             torn.append(number)
         padded = [*fields, *[""] * (len(columns) - len(fields))]
-        rows.append((number, {fold(name): padded[i].strip() for i, name in enumerate(columns) if name}))
+        rows.append((number, {fold(name): _trim(padded[i]) for i, name in enumerate(columns) if name}))
     return Table(path, tuple(filter(None, columns)), tuple(rows), frozenset(torn))
+
+
+def _trim(text: str) -> str:
+    return text.strip().strip(_UNSEEN).strip()
 
 
 def _cell(value: Any) -> str:

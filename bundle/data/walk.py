@@ -24,17 +24,19 @@ _SYSTEM_FOLDERS = ("__macosx", "@eadir")
 
 _MASK_STEM = re.compile(r"(?P<image>.+)_(mask(_?\d+)?|tumor\d*|other\d*)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(r"(?P<kind>test_image|mask)[ _-]?(?P<number>\d+)", re.IGNORECASE)
-_TABLES = (".csv", ".xlsx")
+_TABLE = re.compile(r"manifest\.csv|bus_data\.csv|5-fold-cv\.csv|info\.csv|breast-lesions-usg.*\.xlsx", re.IGNORECASE)
+"""The tables that the known layouts read."""
 _SHOWN_TYPES = 4
 
 
 def files_below(folder: Path) -> list[Path]:
     """List the files below a folder, sorted; links to folders are followed, and each folder is taken once.
 
-    A folder that is there and is also linked to keeps its own name, so a link to a folder above ends no run.
+    A folder that is there and is also linked to keeps its own name, so a link to a folder above ends no run. A link to
+    nothing counts as the file that it names: who reads it learns that it is missing.
 
     Raises:
-        OSError: the folder itself cannot be read; one below it that cannot be is passed over.
+        OSError: the folder itself cannot be read; one below it that cannot be is told in the log.
     """
     os.listdir(folder)
     found: list[Path] = []
@@ -44,7 +46,7 @@ def files_below(folder: Path) -> list[Path]:
         links: list[Path] = []
         # All that is really there comes before what is only linked.
         for start in sorted(waiting):
-            for place, folders, files in os.walk(start):
+            for place, folders, files in os.walk(start, onerror=_tell_unreadable):
                 status = os.stat(place)
                 key = (status.st_dev, status.st_ino)
                 if key in seen:
@@ -52,12 +54,21 @@ def files_below(folder: Path) -> list[Path]:
                     continue
                 seen.add(key)
                 here = Path(place)
-                found += [here / name for name in files if (here / name).is_file()]
+                found += [here / name for name in files if is_named_file(here / name)]
                 linked = [name for name in folders if (here / name).is_symlink()]
                 links += [here / name for name in linked if not _is_system(name)]
                 folders[:] = [name for name in folders if name not in linked and not _is_system(name)]
         waiting = links
     return sorted(found)
+
+
+def is_named_file(path: Path) -> bool:
+    """Whether a name stands for a file: one that is there, or one that a link points to in vain."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _tell_unreadable(error: OSError) -> None:
+    logger.warning("%s: cannot be read (%s), and nothing in it is", printable(error.filename), error.strerror)
 
 
 def _is_system(name: str) -> bool:
@@ -179,7 +190,7 @@ def count_others(folder: Path, taken: Iterable[str | Path]) -> Counter[str]:
     rest = []
     for path in files_below(folder):
         # A folder can be told as bad as well.
-        if not known.intersection((printable(path), printable(path.parent))) and path.suffix.lower() not in _TABLES:
+        if not known.intersection((printable(path), printable(path.parent))) and not _TABLE.fullmatch(path.name):
             rest.append(path)
     images, passed = choose_images(rest)
     if images:

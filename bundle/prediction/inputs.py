@@ -146,6 +146,7 @@ def _read_lines(path: Path) -> list[tuple[str, str]]:
 def _read_csv(path: Path) -> list[tuple[str, str]]:
     table = read_csv(path)
     column = fold(_list_column(table.columns))
+    table.require(column, mend="keep one of them")
     return [(row[column], row.get(FRAME_COLUMN, "")) for _, row in table.rows]
 
 

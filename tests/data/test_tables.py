@@ -26,7 +26,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x00", excl
 @SETTINGS
 @given(
     rows=st.lists(st.tuples(cells, cells, cells), max_size=5),
-    delimiter=st.sampled_from(",;\t"),
+    delimiter=st.sampled_from(",;\t|"),
     encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
     end=st.sampled_from(["\n", "\r\n"]),
 )
@@ -60,6 +60,12 @@ def test_no_bytes_make_a_listing_fail_in_another_way_than_one_line(tmp_path: Pat
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('a,b\n\n"1\n2",3\n4,5\n')
     assert [line for line, _ in read_csv(tmp_path / "t.csv").rows] == [4, 5]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ID,Case,Pathology,pathology \n1,2,benign,malignant\n")
+    with pytest.raises(InputError, match="has 2 columns for Pathology; keep one"):
+        read_csv(tmp_path / "t.csv").require("ID", "Case", "Pathology")
 
 
 def test_short_rows_are_filled_and_windows_text_is_read(tmp_path: Path) -> None:

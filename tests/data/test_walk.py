@@ -47,7 +47,39 @@ def test_linked_folders_are_followed_and_loops_are_cut(tmp_path: Path) -> None:
     (tmp_path / "work/2023").symlink_to("../archive/2023", target_is_directory=True)
     (tmp_path / "work/deep/up").symlink_to(tmp_path / "work", target_is_directory=True)
     (tmp_path / "work/gone").symlink_to(tmp_path / "nowhere")
-    assert _below(tmp_path / "work") == ["2023/a.png", "deep/b.png", "new.png"]
+    assert _below(tmp_path / "work") == ["2023/a.png", "deep/b.png", "gone", "new.png"]
+
+
+def test_an_image_that_is_only_a_broken_link_is_a_bad_one_and_is_not_passed_over(tmp_path: Path) -> None:
+    _draw(tmp_path / "here.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / ".git/annex/objects/gone.png")
+    (tmp_path / "round.png").symlink_to("round.png")
+    images = list_images(tmp_path)
+    assert images.readable == (str(tmp_path / "here.png"),)
+    assert [Path(bad.path).name for bad in images.skipped] == ["gone.png", "round.png"]
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    _draw(tmp_path / "here.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "to_pipe.png").symlink_to("pipe.png")
+    assert _below(tmp_path) == ["here.png"]
+
+
+def test_a_folder_below_that_cannot_be_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _touch(tmp_path, "a.png", "shut/b.png")
+    scan = os.scandir
+
+    def refuse(place: str) -> object:
+        if Path(place).name == "shut":
+            raise PermissionError(13, "Permission denied", os.fspath(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert _below(tmp_path) == ["a.png"]
+    assert f"{tmp_path / 'shut'}: cannot be read (Permission denied)" in caplog.text
 
 
 def test_a_folder_that_is_there_keeps_its_own_name_beside_a_link_to_it(tmp_path: Path) -> None:
@@ -153,6 +185,60 @@ def test_a_mask_under_normal_is_never_a_normal_image(busi: Path) -> None:
     _draw(busi / "Normal/normal (1)_MASK.png", lesion=True)
     with pytest.raises(UserError, match=r"normal \(1\)_MASK\.png: the mask of a normal image marks"):
         check_dataset(busi)
+
+
+@pytest.mark.parametrize("name", ["-mask", " mask", "_Mask (1)", "_mask.PNG", "_mask - Copy"])
+def test_what_is_called_a_mask_in_another_way_is_never_a_normal_image(busi: Path, name: str) -> None:
+    _draw(busi / f"Normal/normal (1){name}.png")
+    with pytest.raises(UserError, match="is called a mask in another way"):
+        check_dataset(busi)
+
+
+def test_masks_may_be_numbered_without_a_line(busi: Path) -> None:
+    _draw(busi / "Benign/benign (1)_mask2.png", lesion=True)
+    assert check_dataset(busi).cases[0].masks == ("Benign/benign (1)_MASK.PNG", "Benign/benign (1)_mask2.png")
+
+
+def test_a_class_whose_images_all_lie_deeper_is_never_left_out_in_silence(busi: Path) -> None:
+    (busi / "Benign").rename(busi / "moved")
+    (busi / "Benign").mkdir()
+    (busi / "moved").rename(busi / "Benign/images")
+    with pytest.raises(UserError, match="Benign: holds no image itself, and 1 in folders below"):
+        check_dataset(busi)
+
+
+def test_a_manifest_counts_in_any_case_and_a_broken_link_to_one_is_told(busi: Path) -> None:
+    (busi / "Manifest.CSV").write_text("image,mask,label,patient\nNormal/normal (1).png,,normal,P1\n")
+    assert [case.patient for case in check_dataset(busi).cases] == ["P1"]
+    (busi / "Manifest.CSV").unlink()
+    (busi / "manifest.csv").symlink_to(busi / "nowhere.csv")
+    with pytest.raises(UserError, match=r"manifest\.csv: cannot be read"):
+        check_dataset(busi)
+
+
+def test_a_table_that_no_layout_reads_is_counted(busi: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _touch(busi, "patients.csv")
+    check_dataset(busi)
+    assert "passed over 1 file (of other types .csv: 1)" in caplog.text
+
+
+def test_a_class_folder_that_cannot_be_read_is_one_line(busi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterdir = Path.iterdir
+
+    def refuse(folder: Path) -> object:
+        if folder.name == "Benign":
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="Benign: cannot be read"):
+        check_dataset(busi)
+
+
+def test_an_image_that_shows_nothing_is_flagged(busi: Path) -> None:
+    Image.new("L", (30, 20)).save(busi / "Normal/normal (2).png")
+    assert [case.flags for case in check_dataset(busi).cases if case.label == "normal"] == [(), ("blank",)]
+    assert len(check_dataset(busi, leave_out=["blank"]).cases) == 3
 
 
 def test_what_a_dataset_s_layout_does_not_take_up_is_counted_in_one_line(

@@ -7,10 +7,9 @@ Two answers: the bootstrap of the difference by group, for any score; and the va
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +21,9 @@ from bundle.data.cases import DIAGNOSES
 from bundle.errors import InputError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.intervals import DRAWS, LEVEL, bootstrap_by_group
+from bundle.evaluation.tables import Cells, read_number, read_per_image
 
+PathLike = str | os.PathLike[str]
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 """Takes one model's values (N,) and the numbers of the drawn cases, with repetitions."""
 
@@ -128,9 +129,7 @@ def _components(truth: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarra
     return float(parts[truth].mean()), parts
 
 
-def compare_tables(
-    first: str | os.PathLike[str], second: str | os.PathLike[str], *, draws: int = DRAWS, seed: int = 0
-) -> dict[str, Any]:
+def compare_tables(first: PathLike, second: PathLike, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Compare two models by the ``per_image.csv`` that their evaluations wrote, on the images that both have.
 
     Args:
@@ -143,10 +142,11 @@ def compare_tables(
         `first`, `second` (estimates), `difference` (`Difference.as_dict`) and `method`.
 
     Raises:
-        InputError: a table is no such table, they share no image, or they disagree on a label or a group.
+        InputError: a table is no such table, a score in it is no number, they share no image, or they disagree on a
+            label or a group.
     """
     mend = "give the per_image.csv of two evaluations of one kind"
-    tables = [{row["image"]: row for row in _read_table(path, mend)} for path in (first, second)]
+    tables = [read_per_image(path, mend) for path in (first, second)]
     shared = sorted(tables[0].keys() & tables[1].keys())
     if not shared:
         raise InputError(second, f"shares no image with {os.fspath(first)}", "evaluate both on the same split")
@@ -160,6 +160,15 @@ def compare_tables(
     groups = [row["group"] for row in rows[0]]
     classed = [place for place, row in enumerate(rows[0]) if row["class"] in DIAGNOSES]
     scores: dict[str, Any] = {}
+
+    def numbers(name: str, places: Iterable[int]) -> np.ndarray:
+        """(2, N) of both tables; NaN where a score need not be, such as the HD95 of a missed lesion."""
+
+        def number(path: PathLike, row: Cells) -> float:
+            text = row.get(name, "")
+            return read_number(path, row["image"], text) if text or name == "probability" else math.nan
+
+        return np.array([[number(first, rows[0][n]) for n in places], [number(second, rows[1][n]) for n in places]])
 
     def add(
         name: str, statistic: Statistic, sides: Sequence[np.ndarray], drawn: list[str], exact: Difference | None = None
@@ -176,7 +185,7 @@ def compare_tables(
 
     if "probability" in kinds and classed:
         label = np.array([rows[0][place]["class"] == "malignant" for place in classed])
-        probability = [np.array([float(side[place]["probability"]) for place in classed]) for side in rows]
+        probability = [*numbers("probability", classed)]
         names = [groups[place] for place in classed]
 
         def area(values: np.ndarray, cases: np.ndarray) -> float:
@@ -188,8 +197,8 @@ def compare_tables(
         add("brier", _mean, [(values - label) ** 2 for values in probability], names)
     if "dice" in kinds:
         for name in ("dice", "iou", "hd95", "pixel_accuracy"):
-            both = np.array([[float(row[name] or "nan") for row in side] for side in rows])
-            # Cases without the score in one of the two, such as the HD95 of a missed lesion, are left out of both.
+            both = numbers(name, range(len(shared)))
+            # Cases without the score in one of the two are left out of both.
             both[:, ~np.isfinite(both).all(axis=0)] = np.nan
             if np.isfinite(both).any():
                 add(name, _mean, list(both), groups)
@@ -206,14 +215,3 @@ def _mean(values: np.ndarray, cases: np.ndarray) -> float:
     known = values[cases]
     known = known[np.isfinite(known)]
     return float(known.mean()) if known.size else math.nan
-
-
-def _read_table(path: str | os.PathLike[str], mend: str) -> list[dict[str, str]]:
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, f"cannot be read ({error})", mend) from error
-    if not rows or not {"image", "class", "group"} <= rows[0].keys():
-        raise InputError(path, "is no table of an evaluation (it lacks image, class or group)", mend)
-    return rows

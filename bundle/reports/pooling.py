@@ -8,8 +8,8 @@ image helps to set what it is judged by, and hundreds of images do so in place o
 
 from __future__ import annotations
 
-import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from bundle.evaluation.classification import choose_operating_points, summarise_
 from bundle.evaluation.conformal import fit_conformal, summarise_conformal
 from bundle.evaluation.segmentation import STRATA, CaseScores, summarise
 from bundle.evaluation.subgroups import summarise_subgroups
+from bundle.evaluation.tables import read_per_image
 from bundle.files import read_json, to_csv, write_atomically, write_json
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_confusion, plot_dice_histogram, plot_reliability, plot_roc
@@ -63,7 +64,7 @@ def pool_folds(folders: Sequence[str | os.PathLike[str]], output_dir: str | os.P
 
     Raises:
         UserError: a run is not evaluated; the runs differ in task, dataset, masks or split seed; folds overlap in
-            part; there is one fold only; or a fold of a segmentation has two runs.
+            part; there is one fold only, or one is missing; or a fold of a segmentation has two runs.
     """
     runs = [_read_run(Path(folder)) for folder in folders]
     _check_alike(runs)
@@ -135,11 +136,10 @@ def _read_run(folder: Path) -> Run:
         raise InputError(file, f"is of the {metrics['part']} part", "evaluate the test part")
     table = file.with_name("per_image.csv")
     try:
-        with open(table, encoding="utf-8", newline="") as stream:
-            rows = [_parse(row) for row in csv.DictReader(stream)]
-    except (OSError, ValueError, KeyError) as error:
+        rows = {image: _parse(row) for image, row in read_per_image(table, _MEND).items()}
+    except (ValueError, KeyError) as error:
         raise InputError(table, f"cannot be read ({error})", _MEND) from error
-    return Run(folder, metrics, {row["image"]: row for row in rows})
+    return Run(folder, metrics, rows)
 
 
 def _parse(row: Mapping[str, str]) -> Row:
@@ -183,8 +183,22 @@ def _sort_into_folds(runs: Sequence[Run]) -> list[list[Run]]:
         folds.setdefault(images, []).append(run)
     if len(folds) < 2:
         raise UserError("one fold only; give the runs of all folds of a cross-validation")
+    _check_complete([str(fold[0].metrics["provenance"].get("split")) for fold in folds.values()])
     # In the order of their numbers, whatever the order of the arguments.
     return sorted(folds.values(), key=lambda fold: str(fold[0].metrics["provenance"].get("split")))
+
+
+def _check_complete(splits: Sequence[str]) -> None:
+    """Refuse some of the folds, or folds of several kinds: the images of the others would be missing in silence."""
+    matches = [re.search(r"fold (\d+) of (\d+)$", split) for split in splits]
+    named = {(int(match[1]), int(match[2])) for match in matches if match}
+    counts = {count for _, count in named}
+    if (len(named) < len(splits) and named) or len(counts) > 1:
+        raise UserError(f"the runs are of different splits ({', '.join(sorted(splits))}); pool folds of one split")
+    for count in counts:
+        missing = sorted(set(range(count)) - {fold for fold, _ in named})
+        if missing:
+            raise UserError(f"the runs of fold {', '.join(map(str, missing))} of {count} are missing; give all folds")
 
 
 def _pool_segmenters(folds: Sequence[Sequence[Run]]) -> dict[str, Any]:

@@ -173,6 +173,16 @@ def test_what_does_not_belong_together_is_refused(classifier: Make, tmp_path: Pa
     validation = classifier(0, 8, part="validation")
     with pytest.raises(UserError, match="validation part"):
         pool_folds([validation, *runs[1:]], tmp_path / "out")
+    with pytest.raises(UserError, match="runs of fold 1 of 3 are missing"):
+        pool_folds([runs[0], runs[2]], tmp_path / "out")
+    other = classifier(4, provenance={"dataset_sha256": "d", "split_seed": 0, "split": "fold 1 of 2"})
+    with pytest.raises(UserError, match="different splits"):
+        pool_folds([*runs, other], tmp_path / "out")
+    torn = _copy(runs[1], tmp_path / "torn")
+    with open(torn / "evaluation" / "per_image.csv", "a") as file:
+        file.write("benign/new.png,benign\r\n")
+    with pytest.raises(UserError, match="line 42: has more or fewer fields"):
+        pool_folds([runs[0], torn, runs[2]], tmp_path / "out")
     part = _copy(runs[0], tmp_path / "part")
     table = part / "evaluation" / "per_image.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-3]))
@@ -184,7 +194,7 @@ def test_what_does_not_belong_together_is_refused(classifier: Make, tmp_path: Pa
 def test_the_script_pools_and_names_what_is_no_run(
     classifier: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [str(classifier(fold)) for fold in range(2)]
+    runs = [str(classifier(fold)) for fold in range(3)]
     assert pool_script.main([*runs, "--output", str(tmp_path / "out")]) == 0
     assert "AUROC" in capsys.readouterr().out
     assert pool_script.main([*runs, str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]) == 2

@@ -56,12 +56,33 @@ def test_segmenters_are_compared_where_both_have_a_score(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("start", "delimiter", "end"),
+    [("\ufeff", ",", "\r\n"), ("", ";", "\r\n"), ("", "\t", "\n"), ("sep=;\n", ";", "\n")],
+)
+def test_a_table_that_a_spreadsheet_saved_again_is_the_same(
+    tmp_path: Path, start: str, delimiter: str, end: str
+) -> None:
+    first = _classified(tmp_path / "first.csv", 1, 0, range(30))
+    text = first.read_text().replace(",", delimiter).replace("\n", end) + delimiter * 3 + end
+    (tmp_path / "again.csv").write_bytes((start + text).encode())
+    assert compare.main([str(first), str(tmp_path / "again.csv"), "--output", str(tmp_path / "out.json")]) == 0
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert (result["images"], result["scores"]["auroc"]["difference"]["estimate"]) == (30, 0.0)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("image,class,group,probability\nother.png,benign,g1,0.5\n", "shares no image"),
         ("image,class,group,dice\nbenign/1.png,benign,g0,0.5\n", "another kind"),
         ("image,class,group,probability\nbenign/1.png,benign,g7,0.5\n", "another class or group"),
         ("a,b\n1,2\n", "no table of an evaluation"),
+        ("image,class,group,probability\n", "no table of an evaluation"),
+        ('image,class,group,probability\nbenign/1.png,benign,g0,"0,5"\n', "'0,5' of 'benign/1.png' is no number"),
+        ("image,class,group,probability\nbenign/1.png,benign,g0,\n", "is no number"),
+        ("image,class,group,probability\nbenign/1.png,benign,g0,nan\n", "is no number"),
+        ("image,class,group,probability\nbenign/1.png,benign,g0\n", "line 2: has more or fewer fields"),
+        ("image,class,group,probability\nbenign/1.png,benign,g0,0.5\nbenign/1.png,benign,g0,0.9\n", "a row already"),
     ],
 )
 def test_tables_that_do_not_belong_together_are_refused_in_one_line(

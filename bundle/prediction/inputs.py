@@ -117,7 +117,7 @@ def list_inputs(
 
 
 def read_list(path: Path) -> list[Path]:
-    """Read a list of paths: ``.csv`` or ``.parquet`` with a column `LIST_COLUMNS`, else text, one a line.
+    """Read a list of paths: ``.csv``, ``.tsv`` or ``.parquet`` with a column `LIST_COLUMNS`, else text, one a line.
 
     A column ``frame`` names one frame of a file. Names of columns, delimiters and encodings are as in
     `bundle.data.tables.read_csv`. Empty lines and values are passed over.
@@ -126,7 +126,7 @@ def read_list(path: Path) -> list[Path]:
         UserError: it cannot be read, lacks the column, or names no file; or pyarrow is missing.
     """
     mend = f"give a file of paths, one a line, or a table with a column {' or '.join(LIST_COLUMNS)}"
-    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_lines)
+    read = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_lines)
     try:
         paths = [Path(with_frame(str(path), name, frame)) for name, frame in read(path) if name]
     except InputError as error:
@@ -145,8 +145,7 @@ def _read_lines(path: Path) -> list[tuple[str, str]]:
 
 def _read_csv(path: Path) -> list[tuple[str, str]]:
     table = read_csv(path)
-    column = fold(_list_column(table.columns))
-    table.require(column, mend="keep one of them")
+    column, *_ = map(fold, _list_columns(table.columns))
     return [(row[column], row.get(FRAME_COLUMN, "")) for _, row in table.rows]
 
 
@@ -154,8 +153,7 @@ def _read_parquet(path: Path) -> list[tuple[str, str]]:
     from bundle.outputs.parquet import load_pyarrow  # an extra
 
     parquet = load_pyarrow().parquet
-    names = parquet.ParquetDataset(path).schema.names
-    wanted = [_list_column(names), *(name for name in names if fold(name) == FRAME_COLUMN)]
+    wanted = _list_columns(parquet.ParquetDataset(path).schema.names)
     table = parquet.read_table(path, columns=wanted)
     values, *frames = (table[name].to_pylist() for name in wanted)
     if not all(value is None or isinstance(value, str) for value in values):
@@ -168,9 +166,13 @@ def _read_parquet(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _list_column(names: Sequence[str]) -> str:
-    for column in LIST_COLUMNS:
-        for name in names:
-            if fold(name) == column:
-                return name
-    raise ValueError(f"its columns are {', '.join(names) or 'none'}")
+def _list_columns(names: Sequence[str]) -> list[str]:
+    """The column of paths, and that of frames where there is one."""
+    found = {wanted: [name for name in names if fold(name) == wanted] for wanted in (*LIST_COLUMNS, FRAME_COLUMN)}
+    paths = next((found[wanted] for wanted in LIST_COLUMNS if found[wanted]), None)
+    if paths is None:
+        raise ValueError(f"its columns are {', '.join(names) or 'none'}")
+    for several in (paths, found[FRAME_COLUMN]):
+        if len(several) > 1:
+            raise ValueError(f"it has {len(several)} columns for {fold(several[0])}")
+    return [*paths, *found[FRAME_COLUMN]]

@@ -92,9 +92,25 @@ def test_a_table_is_read_by_its_column_of_paths(tmp_path: Path, column: str, end
     assert read_list(listed) == [Path("a, b.png"), Path("sub/ü.dcm")]
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("frames", [[0, 12, None], [0.0, 12.0, float("nan")], ["0", "12", ""]])
+def test_a_column_of_frames_names_one_of_each_file(tmp_path: Path, ending: str, frames: list[object]) -> None:
+    listed, names = tmp_path / f"list.{ending}", ["a.dcm", "b.dcm", "c.png"]
+    if ending == "parquet":
+        arrow = pytest.importorskip("pyarrow.parquet", reason="needs requirements-ray.txt")
+        arrow.write_table(pytest.importorskip("pyarrow").table({"Image": names, "FRAME": frames}), listed)
+    else:
+        cells = ["" if frame is None or frame != frame else str(frame) for frame in frames]
+        rows = [("Image", "FRAME"), *zip(names, cells, strict=True)]
+        listed.write_text("\n".join(("," if ending == "csv" else "\t").join(row) for row in rows))
+    assert read_list(listed) == [Path("a.dcm[0]"), Path("b.dcm[12]"), Path("c.png")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.csv", b"image,Image\nx.png,y.png\n", "it has 2 columns for image"),
+        ("a.csv", b"path,frame, Frame\nx.dcm,1,2\n", "it has 2 columns for frame"),
         ("a.csv", b"file,class\nx.png,1\n", "its columns are file, class.*; .* column image or path"),
         ("a.csv", b"", "its columns are none"),
         ("a.csv", b"image\n\n", "names no file"),

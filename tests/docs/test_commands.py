@@ -121,7 +121,8 @@ class Place:
         images.mkdir()
         for number in (1, 2):
             shutil.copy(phantom / "benign" / f"benign ({number}).png", images)
-        self._make_bus_bra(folder / "BUSBRA")
+        self._make_bus_bra(self.folder / "BUSBRA")
+        (self.folder / "BUSI").symlink_to(data)
         self._make_archive(folder / "archive", phantom)
         (folder / "files.txt").write_text("\n".join(str(path) for path in sorted(images.iterdir())))
         (folder / "archive.csv").write_text("image\n" + "\n".join(str(path) for path in sorted(images.iterdir())))
@@ -131,7 +132,7 @@ class Place:
         self.values = {
             **dict.fromkeys(("/path/to/Dataset_BUSI_with_GT", "/path/to/dataset", "DATASET", "…"), data),
             **dict.fromkeys(("/path/to/folder/of/images", "IMAGES", "IMAGES_OR_FOLDERS…", "scans", "cine.dcm"), images),
-            **{"DIR": folder / "BUSBRA", "BUSBRA": folder / "BUSBRA", "/archive": folder / "archive"},
+            **{"DIR": self.folder / "BUSBRA", "/archive": folder / "archive"},
             **{"files.txt": folder / "files.txt", "archive.csv": folder / "archive.csv"},
             **dict.fromkeys(("ONE/per_image.csv", "OTHER/per_image.csv"), run / "per_image.csv"),
         }

@@ -24,6 +24,24 @@ FAINT, LEAST_CORRELATION = 16.0, 0.3
 images above have 0.82 and more; those of a dark screen's noise have nothing."""
 
 
+BRIGHTEST_MIDDLE = 0.62
+"""Of the range from the darkest to the brightest hundredth of the pixels, their middle may lie at without a warning:
+at 0.59 in the brightest of 1,136 breast ultrasound images, and above 0.62 in the negatives of four in five."""
+
+
+def describe_negative(pixels: np.ndarray) -> list[str]:
+    """The warning for a picture (h, w) that is bright in most of its pixels, as no scan is, but the negative of one."""
+    dark, middle, bright = (float(level) for level in np.percentile(_sample(pixels), (1, 50, 99)))
+    if middle - dark <= BRIGHTEST_MIDDLE * (bright - dark):
+        return []
+    return ["most of its pixels are bright: check that it is not a negative, with black and white exchanged"]
+
+
+def _sample(pixels: np.ndarray) -> np.ndarray:
+    step = max(1, round((pixels.size / SAMPLE) ** 0.5))
+    return pixels[::step, ::step]
+
+
 def why_unusable(pixels: np.ndarray) -> str | None:
     """Say why an image shows nothing that could be looked at; None where it shows something.
 
@@ -32,8 +50,7 @@ def why_unusable(pixels: np.ndarray) -> str | None:
     Args:
         pixels: (H, W) float in [0, 255], of the tissue region.
     """
-    step = max(1, round((pixels.size / SAMPLE) ** 0.5))
-    sample = pixels[::step, ::step]
+    sample = _sample(pixels)
     dark, bright = (float(level) for level in np.percentile(sample, (1, 99)))
     if bright - dark <= 1e-3:  # of 255: less than any file of 16 bits can tell
         return "no contrast: nearly all of its pixels have the same grey level"

@@ -76,8 +76,8 @@ def scale_unknown_range(path: str, values: np.ndarray) -> tuple[np.ndarray, list
         raise _no_grey_values(path, values)
     top = _range_of(values)
     lowest, highest = float(values.min()), float(values.max())
-    # A spline leaves fractions; a whole negative number is a code, or values of another kind.
-    under = lowest < 0 and (top is None or lowest < -OVERSHOOT * top or bool((values[values < 0] % 1 == 0).any()))
+    # A spline leaves fractions, small beside the values; a whole negative number is a code, or values of another kind.
+    under = lowest < 0 and (lowest < -OVERSHOOT * highest or bool((values[values < 0] % 1 == 0).any()))
     if top is None or under:
         raise _no_grey_values(path, values)
     notes = (

@@ -21,6 +21,7 @@ from .dicom import name_of, whole
 from .dicom_claims import SLACK, check_palette, check_run_lengths, jpeg_claims, stated_size
 from .dicom_colour import settle_colours, settle_planes
 from .dicom_frames import NATIVE, RLE, Frames, locate_frames, raw_bytes
+from .dicom_samples import check_bits, check_sides, settle_sign, without_padding
 from .pydicom2 import decode_alone, has_decoders, pixel_elements
 from .ultrasound import REPLACE
 
@@ -44,7 +45,6 @@ READABLE = frozenset(NATIVE | PLUGINS.keys() | LOSSY_JPEG | LOSSLESS_JPEG)
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_OVERLAY_BIT_POSITION = 0x0102
 
 
 def decode_frame(
@@ -82,11 +82,16 @@ def decode_frame(
     expected = (whole(header.Rows, 0), whole(header.Columns, 0))
     if values.shape[:2] != expected:
         raise InputError(path, f"decodes to {values.shape}, but its header says {expected}", REPLACE)
-    values = _check_bits(path, header, values)
-    values, signs = _settle_sign(header, values)
-    notes += signs
+    values = check_bits(path, header, values)
+    for settle in (without_padding, settle_sign):
+        values, told_of = settle(header, values)
+        notes += told_of
     if photometric not in COLOUR:
+        if syntax in NATIVE:
+            check_sides(path, values)
         return values, photometric, notes
+    if whole(header.BitsStored, 8) <= 8:
+        values = values.astype(np.uint8)
     if values.dtype != np.uint8:
         if photometric.startswith("YBR_FULL"):
             raise _unread(path, f"its pixels are {photometric} of more than 8 bits, which is not read")
@@ -95,6 +100,8 @@ def decode_frame(
     expanded = _is_expanded(header, data, syntax)
     if syntax in NATIVE and (expanded or photometric != "YBR_FULL_422"):
         values, planes = settle_planes(values)
+    if syntax in NATIVE:
+        check_sides(path, values)
     values, colours = settle_colours(path, values, photometric, told, expanded)
     return values, "RGB", [*notes, *planes, *colours]
 
@@ -116,7 +123,7 @@ def _decode(path: str, header: Dataset, data: bytes, syntax: str, vr: str) -> tu
     if vr:
         options["pixel_vr"] = vr
     if syntax not in PLUGINS or syntax == RLE:
-        # Bits above those stored would be wiped in silence; `_check_bits` looks at them.
+        # Bits above those stored would be wiped in silence; `check_bits` looks at them.
         options["correct_unused_bits"] = whole(header.get("PixelRepresentation"), 0) == 1
     if syntax not in NATIVE:
         data = encapsulate([data])
@@ -180,11 +187,11 @@ def check_is_read(path: str, header: Dataset) -> None:
         raise InputError(path, f"claims {samples} samples per pixel of {photometric}", REPLACE)
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise _unread(path, f"has {stored} bits stored in {allocated}; 8 and 16 are read")
-    if photometric == "MONOCHROME2" and header.get("PresentationLUTShape") == "INVERSE":
-        mend = "correct its Photometric Interpretation or its Presentation LUT Shape"
-        raise InputError(
-            path, "says by MONOCHROME2 that 0 is black, and by Presentation LUT Shape that it is white", mend
-        )
+    shape = str(header.get("PresentationLUTShape", ""))
+    if (photometric, shape) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
+        ends = ("black", "white") if photometric == "MONOCHROME2" else ("white", "black")
+        reason = f"says by {photometric} that 0 is {ends[0]}, and by Presentation LUT Shape that it is {ends[1]}"
+        raise InputError(path, reason, "correct its Photometric Interpretation or its Presentation LUT Shape")
     if stored < allocated and whole(header.get("HighBit"), stored - 1) != stored - 1:
         raise _unread(path, f"its {stored} bits end at bit {header.HighBit} of {allocated}, not at the lowest")
 
@@ -216,34 +223,3 @@ def _check_encoded(path: str, header: Dataset, frame: bytes, number: int, syntax
         stated = "no size" if size is None else f"{size[0]}×{size[1]} pixels"
         reason = f"frame {number} states {stated} where the header says {expected[0]}×{expected[1]}"
         raise InputError(path, reason, REPLACE)
-
-
-def _check_bits(path: str, header: Dataset, values: np.ndarray) -> np.ndarray:
-    """Refuse values of more bits than the header says; old overlays in the bits above are taken off."""
-    stored = whole(header.BitsStored, 8)
-    if stored >= 8 * values.itemsize or whole(header.get("PixelRepresentation"), 0) == 1:
-        return values
-    tags = [tag for tag in header.keys() if 0x6000 <= tag.group < 0x6100]  # noqa: SIM118, it iterates over elements
-    if any(tag.element == _OVERLAY_BIT_POSITION and header[tag].value for tag in tags):
-        return values & (2**stored - 1)
-    if int(values.max()) >= 2**stored:
-        reason = f"its values up to {int(values.max())} need more bits than the {stored} that its header says"
-        raise InputError(path, reason, "correct its Bits Stored")
-    return values
-
-
-def _settle_sign(header: Dataset, values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return values that are unsigned although the header says signed as they are, and say so.
-
-    Read with the wrong sign, the upper half of the greys lies below the lower, and a picture is full of jumps: of 300
-    published images the wrong one has always more, 1.06 times at least.
-    """
-    if not values.size or values.min() >= 0:
-        return values, []
-    unsigned = np.where(values < 0, values.astype(np.int32) + 2 ** whole(header.BitsStored, 8), values)
-    jumps = [float(np.abs(np.diff(view.astype(np.int32), axis=1)).sum()) for view in (values, unsigned)]
-    if jumps[1] >= jumps[0]:
-        return values, []
-    header.PixelRepresentation = 0  # what is done with it later goes by the header
-    kind = np.uint8 if values.itemsize == 1 else np.uint16
-    return unsigned.astype(kind), ["its pixels are unsigned although its header says signed: they are read as unsigned"]

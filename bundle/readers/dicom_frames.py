@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 from bundle.errors import InputError
 
 from .dicom import MULTI_FRAME_CLASSES, whole
@@ -149,8 +151,33 @@ def _locate_native(path: str, header: Dataset, content: BinaryIO, length: int) -
     if count < claimed:
         if not _is_cine(header):
             check_present(path, content, length, frame * claimed)
+        _check_frame_bytes(path, header, content, present, claimed)
         return Frames(count, start, frame, notes=(_short(count, claimed),))
     return Frames(count, start, frame, notes=notes)
+
+
+def _check_frame_bytes(path: str, header: Dataset, content: BinaryIO, present: int, claimed: int) -> None:
+    """Refuse a cine that is not short: it has the bytes of all its frames, at fewer for a pixel, and rows to fit them.
+
+    Raises:
+        InputError: it is one.
+    """
+    start, columns = content.tell(), whole(header.Columns, 0)
+    says = raw_bytes(header) // (whole(header.Rows, 0) * columns)
+    holds = next((n for n in range(1, says) if 0 <= present - claimed * raw_bytes(header) // says * n <= 1), None)
+    if holds is None:
+        return
+    samples = np.frombuffer(content.read(raw_bytes(header)), np.uint8).astype(np.float32)
+    content.seek(start)
+    if row_likeness(samples, columns * holds) > row_likeness(samples, columns * says):
+        reason = f"says {says} bytes for a pixel, and holds all of its {claimed} frames at {holds}"
+        raise InputError(path, reason, "correct its Bits Allocated or Samples per Pixel")
+
+
+def row_likeness(samples: np.ndarray, row: int) -> float:
+    """The correlation of samples with those a row below, if a row has so many."""
+    centred = samples - samples.mean()
+    return float((centred[row:] * centred[:-row]).mean() / (centred.var() + 1e-6))
 
 
 def _uncounted(path: str, header: Dataset, count: int) -> tuple[str, ...]:
@@ -186,6 +213,7 @@ def _bytes_of_422(path: str, header: Dataset, present: int, claimed: int | None)
 
 def _locate_fragments(path: str, header: Dataset, content: BinaryIO) -> Frames:
     table, items = list_items(path, content)
+    table = table or _extended_table(header)
     runs_only = str(header.file_meta.TransferSyntaxUID) == RLE  # of which one fragment is one frame
     starts = [number for number, item in enumerate(items) if runs_only or begins_stream(content, item)]
     if items and starts[:1] != [0]:
@@ -205,6 +233,12 @@ def _locate_fragments(path: str, header: Dataset, content: BinaryIO) -> Frames:
     if count < claimed:
         notes.append(_short(count, claimed))
     return Frames(count, fragments=tuple(groups), notes=tuple(notes))
+
+
+def _extended_table(header: Dataset) -> list[int]:
+    """The offsets of an Extended Offset Table, which stands in the header; none where there is none."""
+    raw = header.get("ExtendedOffsetTable") or b""
+    return list(struct.unpack(f"<{len(raw) // 8}Q", raw[: len(raw) // 8 * 8]))
 
 
 def _is_cine(header: Dataset) -> bool:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _NO_PICTURE = 8
 """Grey levels of a picture that is none: a window of next to no width, or of another range, leaves so few."""
 
+_MOST_CUT = 0.05
+"""Of the pixels, a window may make black or white without a warning."""
+
 _LIT = 25
 """A grey level above that of an empty screen."""
 
@@ -159,7 +162,7 @@ def _to_grey_levels(
     if header.get("VOILUTSequence") or has_window:
         grey = _window(values, header)
         if grey is not None and not _loses_the_picture(grey, plain_grey, box):
-            plain_grey, notes = grey, []
+            plain_grey, notes = grey, _describe_cut(grey, plain_grey, header, box)
         else:
             notes.append(f"its {_name_window(header)} leaves no picture: the stored values are taken")
     return (255 - plain_grey if header.PhotometricInterpretation == "MONOCHROME1" else plain_grey), notes
@@ -214,6 +217,18 @@ def _loses_the_picture(grey: np.ndarray, plain_grey: np.ndarray, box: tuple[int,
     return counts[0] <= _NO_PICTURE and counts[1] >= FEW_LEVELS
 
 
+def _describe_cut(
+    grey: np.ndarray, plain_grey: np.ndarray, header: Dataset, box: tuple[int, int, int, int]
+) -> list[str]:
+    """The warning for a window, which is a way to look at a picture, that makes much of it black or white."""
+    top, left, bottom, right = box
+    shown, stored = (pixels[top:bottom, left:right] for pixels in (grey, plain_grey))
+    is_cut = ((shown <= 0) & (stored > stored.min())) | ((shown >= 255) & (stored < stored.max()))
+    if (share := float(is_cut.mean())) <= _MOST_CUT:
+        return []
+    return [f"its {_name_window(header)} makes {share:.0%} of the pixels black or white: check it"]
+
+
 def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> tuple[Image.Image, list[str]]:
     """RGB of 8 bits of palette (H, W) or RGB (H, W, 3) pixels, and a warning where the depth is not the header's."""
     depth, notes = whole(header.BitsStored, 8), []
@@ -221,6 +236,7 @@ def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> tuple[
         _swap_big_endian_palette(header)
         values = lookup_tables().apply_color_lut(values, header)[..., :3]
         depth = _palette_depth(header, values)
+        values = np.minimum(values, 2**depth - 1)
     elif depth > 8:
         used = usual_depth(values, depth)
         notes, depth = describe_depth(values, used, depth), used
@@ -233,12 +249,11 @@ def _eight_bits(values: np.ndarray, header: Dataset, photometric: str) -> tuple[
 def _palette_depth(header: Dataset, values: np.ndarray) -> int:
     """Bits of a palette's entries: some scanners call entries 16 bits deep that hold 8. All tell, not a frame's."""
     stated = whole(header.RedPaletteColorLookupTableDescriptor[2], 16)
-    highest = int(values.max())
-    for colour in ("Red", "Green", "Blue"):
-        data = header.get(f"{colour}PaletteColorLookupTableData")
-        if data is not None and stated > 8:
-            highest = max(highest, int(np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").max(initial=0)))
-    return 8 if highest < 256 else stated
+    tables = [header.get(f"{colour}PaletteColorLookupTableData") for colour in ("Red", "Green", "Blue")]
+    if stated <= 8 or None in tables:
+        return 8 if values.max() < 256 else stated
+    entries = np.concatenate([np.frombuffer(table[: len(table) // 2 * 2], dtype="<u2") for table in tables])
+    return usual_depth(np.append(entries, values.max()), stated)
 
 
 def _swap_big_endian_palette(header: Dataset) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_SEGMENTATION_FRAMES = 2_000
 
+_OF_ANOTHER, _GIVE_ITS_OWN = "segments another image than the one it is given for", "give the image's own mask"
+
 
 def read_segmentation(path: str, image: str | None = None, frame: int | None = None) -> np.ndarray:
     """Read a BINARY segmentation as one mask, bool (H, W).
@@ -59,7 +61,10 @@ def _choose(path: str, header: Dataset, frames: int, wanted: str | None, frame: 
         reason = f"describes {len(items)} frames where its header claims {frames}"
         raise InputError(path, reason, "export it again")
     items = items or [None] * frames
-    sources = [_sources(item) for item in items]
+    shared = _sources(next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None))
+    sources = [_sources(item) or shared for item in items]
+    if wanted is not None and not any(sources):
+        _check_referenced(path, header, wanted)
     if wanted is not None and any(sources):
         chosen = [
             number
@@ -68,13 +73,24 @@ def _choose(path: str, header: Dataset, frames: int, wanted: str | None, frame: 
         ]
         # An image without lesion has no frame in a segmentation of the whole series; another image has no source.
         if not chosen and not any(uid == wanted for source in sources for uid, _ in source):
-            raise InputError(path, "segments another image than the one it is given for", "give the image's own mask")
+            raise InputError(path, _OF_ANOTHER, _GIVE_ITS_OWN)
         return chosen
     segments = [_segment(item) for item in items]
     if len(set(segments)) < frames and frames > 1:
         reason = f"has {frames} frames and does not say which belongs to this image"
         raise InputError(path, reason, "export the mask of this one image, or give the DICOM image it was made for")
     return list(range(frames))
+
+
+def _check_referenced(path: str, header: Dataset, wanted: str) -> None:
+    """Refuse a segmentation whose frames name no source and whose header lists other images than the wanted one."""
+    listed = {
+        str(instance.get("ReferencedSOPInstanceUID", ""))
+        for series in header.get("ReferencedSeriesSequence") or ()
+        for instance in series.get("ReferencedInstanceSequence") or ()
+    }
+    if listed and wanted not in listed:
+        raise InputError(path, _OF_ANOTHER, _GIVE_ITS_OWN)
 
 
 def _sources(item: Dataset | None) -> list[tuple[str, list[int]]]:

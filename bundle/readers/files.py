@@ -14,6 +14,7 @@ import numpy as np
 from bundle.errors import InputError, NotAnImageError
 
 from .clips import count_clip_frames, is_clip, read_clip
+from .contrast import describe_negative
 from .depth import describe_levels
 from .dicom_image import count_dicom_frames, read_dicom
 from .dicom_seg import read_segmentation
@@ -47,7 +48,8 @@ def read_image(path: str | os.PathLike[str], frame: int | None = None, upcoming:
         image = (read_dicom if kind == DICOM else read_clip)(file, number, upcoming)
     else:
         image = (read_nifti if kind == NIFTI else read_picture)(file, number)
-    return replace(image, warnings=(*image.warnings, *describe_levels(image.tissue)))
+    doubts = (*describe_levels(image.tissue), *describe_negative(image.tissue))
+    return replace(image, warnings=(*image.warnings, *doubts))
 
 
 def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None) -> np.ndarray:

@@ -19,6 +19,7 @@ from bundle.errors import InputError
 
 from .depth import scale_integers, scale_unknown_range
 from .masks import lesion_of, lesion_of_colours
+from .tiff import check_tiff
 from .ultrasound import CONVERT, MAX_PIXELS, REPLACE, SCALE_DOWN, UltrasoundImage, check_file, choose_frame
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -34,8 +35,6 @@ _FLAT_ROWS = 16
 """Two blocks of a JPEG."""
 
 _MAP = "give the grey PNG that the segmentation wrote"
-_WHITE_IS_ZERO = 0
-_PHOTOMETRIC_INTERPRETATION = 262
 
 
 def read_picture(path: str, frame: int | None = None) -> UltrasoundImage:
@@ -121,8 +120,8 @@ def read_fractions(path: str) -> np.ndarray:
 def read_picture_mask(path: str, frame: int | None = None) -> np.ndarray:
     """Read one lesion mask as bool (H, W): label maps, masks of one value, soft masks; see `masks.lesion_of`.
 
-    So masks of 0/1, 0/255, 0/65535 and palettes read alike. A mask drawn in the alpha channel alone (constant colour)
-    is taken from there.
+    So masks of 0/1, 0/255, 0/65535 and palettes read alike. Transparent parts are background; a mask that only its
+    alpha channel, or only the indices of its palette tell is taken from there.
 
     Raises:
         InputError: as `read_picture`; or its values are no mask's.
@@ -135,9 +134,16 @@ def read_picture_mask(path: str, frame: int | None = None) -> np.ndarray:
         return lesion_of(path, np.asarray(image.convert("L")), is_jpeg)
     channels = np.asarray(image.convert("RGBA"))
     colours, alpha = channels[..., :3], channels[..., 3]
-    if np.ptp(colours.reshape(-1, 3), axis=0).max() == 0 and np.ptp(alpha) > 0:
+    opaque = np.where(alpha[..., None] == 0, 0, colours)
+    if np.ptp(alpha) > 0 and (_is_one_colour(colours) or not opaque.any()):
         return lesion_of(path, alpha)
-    return lesion_of_colours(path, colours, is_jpeg)
+    if image.mode == "P" and _is_one_colour(colours):
+        return lesion_of(path, np.asarray(image))
+    return lesion_of_colours(path, opaque, is_jpeg)
+
+
+def _is_one_colour(colours: np.ndarray) -> bool:
+    return bool(np.ptp(colours.reshape(-1, 3), axis=0).max() == 0)
 
 
 def read_colours(path: str | os.PathLike[str]) -> np.ndarray:
@@ -211,10 +217,7 @@ def _check_size(path: str, image: Image.Image) -> None:
 
 def _check_before_decoding(path: str, image: Image.Image) -> None:
     _check_size(path, image)  # each page of a TIFF has a size of its own
-    tags = getattr(image, "tag_v2", {})
-    if image.mode.startswith("I") and tags.get(_PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
-        # Pillow inverts such images of 8 bits, but not of more.
-        raise InputError(path, "a TIFF of more than 8 bits whose zero is white", CONVERT)
+    check_tiff(path, image)
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
@@ -230,8 +233,7 @@ def _check_deep_colour(path: str, image: Image.Image, is_deep: bool) -> None:
     """
     if not is_deep or image.mode.startswith("I;16"):
         return
-    channels = [np.asarray(channel) for channel in image.split()]
-    highest = max((int(channel.max()) for channel in channels if channel.min() < 255), default=255)  # no opaque alpha
+    highest = max(int(np.asarray(image.getchannel(band)).max()) for band in image.getbands() if band != "A")
     if highest < 64:
         reason = f"holds colour of 16 bits whose values end at {highest} of 255: they use fewer bits than the file"
         raise InputError(path, reason, CONVERT)

@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from bundle.errors import InputError
 
@@ -25,8 +26,18 @@ MAX_LABEL = 15
 EMPTY_JPEG_MASK = 64
 """A JPEG mask that stays below this is black with compression noise: nothing in it is a lesion."""
 
+MOST_LESIONS = 16
+"""Parts above half of the maximum that a soft mask may have: 1,181 real masks have up to 3, and 1,100 ultrasound
+images, which may be given for a mask by mistake, 24 and more."""
+
+MOST_OF_PICTURE = 0.75
+"""Of the picture, may be lesion without a warning: real masks have up to 0.58."""
+
 _FLAT = 0.3
 """Of the middle values, may continue in a soft mask: in 233 real masks that went through JPEG it is 0.15 at most."""
+
+_MIDDLE = (0.2, 0.8)
+"""Of the maximum: between these lie ramps and labels, but neither the ringing of a JPEG nor what a sigmoid leaves."""
 
 _MEND = f"give the lesion one value and the rest 0, or labels from 1 to {MAX_LABEL}"
 
@@ -39,38 +50,69 @@ def lesion_of(path: str, values: np.ndarray, is_jpeg: bool = False) -> np.ndarra
     """Return the lesion, (H, W) bool, of a mask's values (H, W).
 
     One value besides 0: it is the lesion. Whole numbers up to `MAX_LABEL`: every label is lesion, and so is 255 beside
-    them, with a `MaskWarning`. Other masks are soft if their middle values are ramps rather than areas, or fractions:
-    lesion is above half of the maximum. JPEG masks are soft, and empty below `EMPTY_JPEG_MASK`.
+    them, with a `MaskWarning`. Other masks are soft if their middle values are ramps rather than areas: lesion is above
+    half of the maximum. JPEG masks are soft, and empty below `EMPTY_JPEG_MASK`.
 
     Raises:
-        InputError: a value is negative or not finite, or the values are neither labels nor soft.
+        InputError: a value is negative or not finite, or the values are neither labels nor soft: several without a 0
+            among them, areas of other values, or a picture.
     """
     if not np.isfinite(values).all():
         raise InputError(path, "the mask has values that are not finite", CONVERT)
-    highest = float(values.max())
-    if is_jpeg:
-        return np.asarray(values > highest / 2) if highest >= EMPTY_JPEG_MASK else np.zeros(values.shape, dtype=bool)
-    levels = np.unique(values)
-    if all(values[row, column] > highest / 2 for row in (0, -1) for column in (0, -1)) and highest > 0:
-        reason = "the mask covers all four corners of the picture, which no lesion does: is it inverted?"
+    if values.dtype.kind == "f" and np.allclose(values, np.rint(values), rtol=0, atol=1e-3):
+        values = np.rint(values)  # labels that were scaled and scaled back
+    lesion = _labels_of(path, values) if not is_jpeg else None
+    if lesion is None:
+        lesion = _soft_lesion(path, values, is_jpeg)
+    at_corners = all(lesion[row, column] for row in (0, -1) for column in (0, -1))
+    if at_corners or lesion.mean() > MOST_OF_PICTURE:
+        covers = "all four corners" if at_corners else f"{lesion.mean():.0%}"
+        reason = f"the mask covers {covers} of the picture, which no lesion does: is it inverted?"
         warnings.warn(f"{path}: {reason}", MaskWarning, stacklevel=3)
-    lesion = levels[levels != 0]
+    return lesion
+
+
+def _labels_of(path: str, values: np.ndarray) -> np.ndarray | None:
+    """The lesion of one value or of labels; None where the values are others."""
+    levels = np.unique(values)
     if levels[0] < 0:
         raise InputError(path, f"the mask holds {_listed(levels)}: negative values", _MEND)
+    lesion = levels[levels != 0]
     if len(lesion) < 2:
-        return values != 0
-    if not (levels % 1 == 0).all():
-        return np.asarray(values > highest / 2)
+        return np.asarray(values != 0)
     labels = lesion[lesion != 255]
-    if labels.max() <= MAX_LABEL:
-        if len(labels) < len(lesion):
-            reason = f"the mask holds 255 beside {_listed(labels)}: all are taken as lesion; check what 255 means"
-            warnings.warn(f"{path}: {reason}", MaskWarning, stacklevel=3)
-        return values != 0
-    if _has_areas((values > 0) & (values < highest), values):
+    if labels.max() > MAX_LABEL or (levels % 1 != 0).any():
+        return None
+    if levels[0] > 0:
+        reason = f"the mask holds {_listed(levels)} and no 0: which of them is the background is not known"
+        raise InputError(path, reason, "give the background the value 0")
+    if len(labels) < len(lesion):
+        reason = f"the mask holds 255 beside {_listed(labels)}: all are taken as lesion; check what 255 means"
+        warnings.warn(f"{path}: {reason}", MaskWarning, stacklevel=4)
+    return np.asarray(values != 0)
+
+
+def _soft_lesion(path: str, values: np.ndarray, is_jpeg: bool) -> np.ndarray:
+    """What lies above half of the maximum.
+
+    Raises:
+        InputError: there are areas of middle values, or as many parts as in a picture.
+    """
+    highest = float(values.max())
+    if is_jpeg and highest < EMPTY_JPEG_MASK:
+        return np.zeros(values.shape, dtype=bool)
+    levels = np.unique(values)
+    low, high = (share * highest for share in _MIDDLE)
+    if not is_jpeg and (levels % 1 == 0).all():
+        low, high = 0, highest
+    if _has_areas((values > low) & (values < high), values):
         reason = f"the mask holds {_listed(levels)}: neither the labels of a label map nor one lesion value"
         raise InputError(path, reason, _MEND)
-    return np.asarray(values > highest / 2)
+    lesion = np.asarray(values > highest / 2)
+    if (parts := ndimage.label(lesion)[1]) > MOST_LESIONS:
+        reason = f"falls into {parts} parts above half of its maximum: it is a picture and no mask"
+        raise InputError(path, reason, "give the mask itself")
+    return lesion
 
 
 def lesion_of_colours(path: str, colours: np.ndarray, is_jpeg: bool = False) -> np.ndarray:

@@ -156,11 +156,12 @@ def _settled(path: str, header: Any, stream: BinaryIO, alike: float = _ALIKE, un
     layout = layout_of(path, header)
     if not layout.may_be_colours:
         return layout
-    first = [_read_slice(path, header, stream, layout, number) for number in range(3)]
+    first = [_read_slice(path, header, stream, layout, number) for number in range(layout.frames)]
     lit = np.maximum(np.maximum(first[0], first[1]), first[2]) > 0
     same = (first[0] == first[1]) & (first[1] == first[2])
     share = float(same[lit].mean()) if lit.any() else 1.0
-    if share >= alike:
+    is_opacity = all(np.ptp(fourth) == 0 for fourth in first[3:])
+    if share >= alike and is_opacity:
         return layout.with_colours()
     if share > unlike:
         reason = f"in its {layout.frames} slices {share:.0%} of the pixels agree: it is not told if they are colours"

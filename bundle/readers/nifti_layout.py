@@ -22,7 +22,7 @@ _VECTOR_INTENTS = (1007, 2003, 2004)
 """NIFTI_INTENT_VECTOR, as ITK writes colour, and the GIfTI intents RGB_VECTOR and RGBA_VECTOR."""
 
 _NARROW = 8
-"""An image of fewer columns, whose third axis is longer, is one that was stored with another order of axes."""
+"""By how much fewer columns than rows, and than slices, an image has that was stored with another order of axes."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def layout_of(path: str, header: Any) -> Layout:
     frames = int(np.prod(others, dtype=object))
     if sum(length > 1 for length in others) > 1:
         raise _no_image(path, shape)
-    if columns < _NARROW < others[0] and columns < rows:
+    if columns * _NARROW < rows and columns < others[0]:
         reason = f"has the shape {shape}: {columns} columns; columns are expected first, then rows"
         raise InputError(path, reason, "save it in that order of axes")
     dtype = header.get_data_dtype()
@@ -85,6 +85,9 @@ def layout_of(path: str, header: Any) -> Layout:
     _check_limits(path, header, rows, columns, frames * dims[4])
     unclear = not vector and not dtype.fields and frames in (3, 4)
     turned = stored_upside_down(header)
+    if _runs_to_origin(header, 0):
+        reason = "its columns run from right to left, as a change of its orientation (to RAS) leaves them"
+        raise InputError(path, reason, "save it with its axes as they were, or as PNG")
     if turned:
         notes.append(UPSIDE_DOWN)
         unclear = False  # dcm2niix writes colour as RGB24: what is left are frames
@@ -94,15 +97,26 @@ def layout_of(path: str, header: Any) -> Layout:
 def stored_upside_down(header: Any) -> bool:
     """Whether a header has the marks of dcm2niix's 2-D images, which it flips to have the last row first.
 
-    It knows no orientation, so both codes are 0; yet it writes the flip of its rows into the unused transform,
-    srow_y = (0, +1, 0, 1 − rows). Nobody else does.
+    Where it knows no orientation both codes are 0; yet it writes the flip of its rows into the unused transform,
+    srow_y = (0, +1, 0, 1 − rows). With an orientation, it writes the same with the row's height and a code.
     """
-    if int(header["qform_code"]) != 0 or int(header["sform_code"]) != 0 or int(header["dim"][0]) < 2:
+    return _runs_to_origin(header, 1)
+
+
+def _runs_to_origin(header: Any, axis: int) -> bool:
+    """Whether columns (0) or rows (1) begin far off and end at the origin, against the direction of a picture.
+
+    NIfTI's axes of space run to the right and up in a picture, so a picture's step is negative and begins at 0.
+    """
+    length = int(header["dim"][1 + axis])
+    if int(header["dim"][0]) < 2 or length < 2:
         return False
-    rows = int(header["dim"][2])
-    return rows > 1 and bool(
-        np.array_equal(header["srow_x"], (1, 0, 0, 0)) and np.array_equal(header["srow_y"], (0, 1, 0, 1 - rows))
-    )
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    row = header.get_qform()[axis] if codes[0] == 0 < codes[1] else header[("srow_x", "srow_y")[axis]]
+    step = float(row[axis])
+    expected = [0.0, 0.0, 0.0, step * (1 - length)]
+    expected[axis] = step
+    return step > 0 and bool(np.allclose(row, expected, rtol=1e-4, atol=1e-4 * step))
 
 
 def _picture_axes(dims: list[int]) -> tuple[tuple[int, int], list[str]]:

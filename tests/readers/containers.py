@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import SimpleITK
 from fabricate import (
+    PLACED,
     US_MULTI_FRAME,
     encapsulated,
     even,
@@ -30,6 +31,7 @@ from fabricate import (
     ybr_jpeg,
 )
 from PIL import Image
+from pydicom.encaps import encapsulate_extended
 from pydicom.pixels import convert_color_space
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -196,6 +198,15 @@ def _jpeg_cine(table: Callable[[list[int]], list[int]], parts: int = 1) -> Calla
     return make
 
 
+def _extended_table(grey: np.ndarray, dice: random.Random) -> Any:
+    """Right, or of zeros."""
+    frames, place = _others(grey, dice)
+    data, offsets, lengths = encapsulate_extended([even(ybr_jpeg(frame)) for frame in frames])
+    table = dice.choice((offsets, bytes(len(offsets))))
+    dataset = ultrasound(frames, ExtendedOffsetTable=table, ExtendedOffsetTableLengths=lengths)
+    return put_stream(dataset, data, JPEGBaseline8Bit), place
+
+
 def _cut_cine(grey: np.ndarray, folder: Path, dice: random.Random) -> str:
     """A cine whose file ends inside its last frame, compressed or not."""
     frames = [grey, grey[::-1].copy(), grey[:, ::-1].copy()]
@@ -241,6 +252,36 @@ def _falling_palette(grey: np.ndarray, dice: random.Random) -> Any:
     falling = (np.arange(255, -1, -1, dtype="<u2") * 257).tobytes()
     tables = {f"{colour}PaletteColorLookupTableData": falling for colour in ("Red", "Green", "Blue")}
     return ultrasound(255 - grey, "PALETTE COLOR", **tables)
+
+
+def _shallow_palette(grey: np.ndarray, dice: random.Random) -> Any:
+    table = (np.arange(256, dtype="<u2") * 16).tobytes()
+    tables = {f"{colour}PaletteColorLookupTableData": table for colour in ("Red", "Green", "Blue")}
+    return ultrasound(grey, "PALETTE COLOR", **tables)
+
+
+def _wide_colour(grey: np.ndarray, dice: random.Random) -> Any:
+    return ultrasound(
+        rgb(grey).astype(np.uint16), "RGB", BitsStored=8, HighBit=7, PlanarConfiguration=dice.choice((0, 1))
+    )
+
+
+def _unsigned_by_header(grey: np.ndarray, dice: random.Random) -> Any:
+    bits = dice.choice((10, 12, 14))
+    signed = (grey.astype(int) - 128) * 2 ** (bits - 8)
+    return ultrasound((signed % 2**bits).astype(np.uint16), BitsStored=bits, HighBit=bits - 1)
+
+
+def _padded(grey: np.ndarray, dice: random.Random) -> Any:
+    """The region of a frame whose rest is padding."""
+    frame, items = _framed(grey, dice)
+    item = items[0]
+    top, left = int(item.RegionLocationMinY0), int(item.RegionLocationMinX0)
+    padding, kind = dice.choice(((65535, np.uint16), (-32768, np.int16)))
+    deep = np.full(frame.shape, padding, kind)
+    deep[top : top + grey.shape[0], left : left + grey.shape[1]] = grey.astype(kind) * 16
+    elements = {"PixelPaddingValue": padding, "PixelRepresentation": int(padding < 0)}
+    return ultrasound(deep, SequenceOfUltrasoundRegions=items, **elements)
 
 
 def _windowed(grey: np.ndarray, dice: random.Random) -> Any:
@@ -309,6 +350,7 @@ CONTAINERS: dict[str, Container] = {
     "simpleitk of colour": Container(_by_simpleitk(lambda grey: ultrasound(grey, "RGB"))),
     "simpleitk of a palette": Container(_by_simpleitk(lambda grey: ultrasound(grey, "PALETTE COLOR")), 1.0),
     "dcm2niix of grey": Container(_by_dcm2niix(ultrasound)),
+    "dcm2niix of a placed picture": Container(_by_dcm2niix(lambda grey: ultrasound(grey, **PLACED))),
     "dcm2niix of colour": Container(_by_dcm2niix(lambda grey: ultrasound(grey, "RGB"))),
     "dicom, implicit": Container(_dicom(lambda grey, dice: ultrasound(grey, "RGB", ImplicitVRLittleEndian))),
     "dicom, big endian": Container(_dicom(lambda grey, dice: ultrasound(grey, "RGB", ExplicitVRBigEndian))),
@@ -321,6 +363,10 @@ CONTAINERS: dict[str, Container] = {
         1.0,
     ),
     "dicom, palette": Container(_dicom(_falling_palette)),
+    "dicom, palette of 12 bits in 16": Container(_dicom(_shallow_palette)),
+    "dicom, colour of 8 bits in 16": Container(_dicom(_wide_colour)),
+    "dicom, signed that says unsigned": Container(_dicom(_unsigned_by_header), 1.0),
+    "dicom, padding": Container(_dicom(_padded), 1.0),
     "dicom, jpeg 2000": Container(_dicom(lambda grey, dice: ultrasound(grey, "RGB", JPEG2000Lossless))),
     "dicom, jpeg-ls": Container(_dicom(lambda grey, dice: ultrasound(grey, syntax=JPEGLSLossless))),
     "dicom, lossless jpeg": Container(_dicom(_stream(lossless_jpeg, "RGB", JPEGLosslessSV1))),
@@ -346,6 +392,7 @@ CONTAINERS: dict[str, Container] = {
     "cine, no table": Container(_dicom(_jpeg_cine(lambda offsets: [])), 40, True),
     "cine, table of zeros": Container(_dicom(_jpeg_cine(lambda offsets: [0] * len(offsets))), 40, True),
     "cine, short table": Container(_dicom(_jpeg_cine(lambda offsets: [0])), 40, True),
+    "cine, extended table": Container(_dicom(_extended_table), 40, True),
     "cine, frames in fragments": Container(_dicom(_jpeg_cine(lambda offsets: [], parts=2)), 40, True),
     "cine, cut short": Container(_cut_cine),
 }

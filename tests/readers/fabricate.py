@@ -20,6 +20,9 @@ from pydicom.pixels import convert_color_space
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+PLACED = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 0], "PixelSpacing": [0.1, 0.2]}
+"""Elements of a picture with a place in space, for which dcm2niix writes codes."""
+
 US_IMAGE, US_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricate import speckle
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from bundle.readers import read_image
-from bundle.readers.contrast import why_unusable
+from bundle.readers.contrast import describe_negative, why_unusable
 
 SHAPE = (300, 400)
 CAPTION = "FREEZE  MI 1.1  TIs 0.4"
@@ -32,8 +33,8 @@ def _noise(levels: int, seed: int = 0) -> np.ndarray:
 
 def _tissue(dark: float = 0.0) -> np.ndarray:
     """Correlated speckle in [10, 250]; a share of the rows on top is black."""
-    speckle = gaussian_filter(np.random.default_rng(0).normal(size=SHAPE), 1.5)
-    picture = 130 + 120 * speckle / np.abs(speckle).max()
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=SHAPE), 1.5)
+    picture = 130 + 120 * noise / np.abs(noise).max()
     picture[: round(dark * SHAPE[0])] = 0
     return picture.astype(np.float32)
 
@@ -83,3 +84,16 @@ BUSI = Path(os.environ.get("BUSI_DIR", ""))
 def test_every_image_of_busi_is_usable() -> None:
     images = [path for path in BUSI.glob("*/*.png") if "_mask" not in path.name]
     assert [path.name for path in images if why_unusable(read_image(path).tissue)] == []
+
+
+def test_a_negative_is_told(tmp_path: Path) -> None:
+    grey = speckle(120, 160)
+    for values, is_negative in ((grey, False), (255 - grey, True), (grey // 4 + 30, False), (200 - grey // 4, True)):
+        Image.fromarray(values).save(tmp_path / "a.png")
+        assert any("not a negative" in note for note in read_image(tmp_path / "a.png").warnings) == is_negative
+
+
+@pytest.mark.skipif("BUSI_DIR" not in os.environ, reason="needs BUSI")
+def test_no_published_image_is_taken_for_a_negative() -> None:
+    images = [path for path in sorted(Path(os.environ["BUSI_DIR"]).glob("*/*.png")) if "mask" not in path.name]
+    assert not [path.name for path in images[::8] if describe_negative(read_image(path).pixels)]

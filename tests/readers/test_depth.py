@@ -96,6 +96,14 @@ def test_whole_negative_numbers_are_codes_and_not_the_ringing_of_a_spline(tmp_pa
         scale_unknown_range("a.tif", np.full((9, 9), -0.5))
 
 
+def test_standardised_values_are_refused(tmp_path: Path) -> None:
+    """Of mean 0 and deviation 1: what is below 0 is no ringing, and cutting it would take half of the picture."""
+    values = GREY.astype(np.float32)
+    values = (values - values.mean()) / values.std()
+    with pytest.raises(InputError, match="no grey values"):
+        read_image(save_nifti(values, tmp_path / "a.nii.gz"))
+
+
 def test_twelve_bits_in_a_nifti_of_16_are_not_dark(tmp_path: Path) -> None:
     for values in (GREY.astype(np.int16) * 16, GREY.astype(np.uint16) * 16, GREY.astype(np.float32) * 16.0):
         image = read_image(save_nifti(values, tmp_path / "a.nii.gz"))

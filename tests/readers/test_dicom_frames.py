@@ -21,6 +21,7 @@ from fabricate import (
     without_jfif,
     ybr_jpeg,
 )
+from pydicom.encaps import encapsulate_extended
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from bundle.errors import InputError
@@ -122,6 +123,36 @@ def test_the_whole_frames_of_a_cine_that_was_cut_short_are_read(tmp_path: Path) 
     ]
     for path in paths:
         assert any("holds 3 whole frames of the 4" in note for note in _check(path, 3))
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15},
+        {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0},
+    ],
+    ids=["bits", "samples"],
+)
+def test_a_cine_whose_header_doubles_its_bytes_is_not_a_short_one(tmp_path: Path, elements: dict[str, Any]) -> None:
+    path = save(ultrasound(FRAMES * 3, **elements), tmp_path / "cine.dcm")
+    with pytest.raises(InputError, match="holds all of its 12 frames at 1"):
+        read_image(path, 1)
+
+
+def test_a_colour_cine_cut_to_a_third_is_a_short_one(tmp_path: Path) -> None:
+    dataset = ultrasound([*FRAMES[:3]] * 2, "RGB")
+    dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 3]
+    path = save(dataset, tmp_path / "cine.dcm")
+    assert count_frames(path) == 2
+    np.testing.assert_array_equal(read_image(path, 1).pixels, FRAMES[1])
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 0, 0, 0], [0, 2, 1, 3]])
+def test_an_extended_offset_table_is_looked_at_likewise(tmp_path: Path, order: list[int]) -> None:
+    data, offsets, lengths = encapsulate_extended(STREAMS)
+    table = np.frombuffer(offsets, "<u8")[order].tobytes()
+    path = _cine(tmp_path, data, ExtendedOffsetTable=table, ExtendedOffsetTableLengths=lengths)
+    assert any("offset table is wrong" in note for note in _check(path)) == (order != sorted(set(order)))
 
 
 def test_frames_cut_inside_their_fragments_do_not_count(tmp_path: Path) -> None:

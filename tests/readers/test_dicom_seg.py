@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fabricate import save, segmentation, ultrasound
+from pydicom.dataset import Dataset
 
 from bundle.errors import InputError
 from bundle.readers import read_mask
@@ -51,6 +52,26 @@ def test_a_segmentation_of_another_image_is_refused(tmp_path: Path) -> None:
     path = save(segmentation([_mask(2)], [("1.2.3", None)]), tmp_path / "seg.dcm")
     with pytest.raises(InputError, match=r"seg\.dcm: segments another image"):
         read_mask(path, save(ultrasound(GREY), tmp_path / "a.dcm"))
+
+
+def test_sources_that_frames_share_or_the_header_lists_count_too(tmp_path: Path) -> None:
+    image = ultrasound(GREY)
+    file = save(image, tmp_path / "a.dcm")
+    for uid, is_own in ((image.SOPInstanceUID, True), ("1.2.3", False)):
+        shared = segmentation([_mask(2)], [(uid, None)])
+        shared.SharedFunctionalGroupsSequence = shared.PerFrameFunctionalGroupsSequence
+        del shared.PerFrameFunctionalGroupsSequence
+        listed, instance, series = segmentation([_mask(2)]), Dataset(), Dataset()
+        instance.ReferencedSOPInstanceUID = uid
+        series.ReferencedInstanceSequence = [instance]
+        listed.ReferencedSeriesSequence = [series]
+        for dataset in (shared, listed):
+            path = save(dataset, tmp_path / "seg.dcm")
+            if is_own:
+                np.testing.assert_array_equal(read_mask(path, file), _mask(2))
+            else:
+                with pytest.raises(InputError, match="segments another image"):
+                    read_mask(path, file)
 
 
 def test_frames_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def test_exif_orientation_turns_image_and_mask_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6
     path = _save(tmp_path / "a.png", GREY, exif=exif)
     np.testing.assert_array_equal(read_image(path).pixels, np.rot90(GREY, -1))
-    assert read_mask(path).shape == (80, 60)
+    lesion = (GREY > 100).astype(np.uint8)
+    mask = _save(tmp_path / "m.png", lesion, exif=exif)
+    np.testing.assert_array_equal(read_mask(mask), np.rot90(lesion, -1) > 0)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fabricate import save_nifti
+from fabricate import save_nifti, speckle
 from PIL import Image, ImageFilter
 
 from bundle.errors import InputError
@@ -122,3 +122,87 @@ def test_training_sees_every_label(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "m.png")
     loaded = LoadLesionMaskd("label")({"label": tmp_path / "m.png"})["label"]
     np.testing.assert_array_equal(loaded[0].numpy() > 0, values > 0)
+
+
+def test_a_picture_given_for_a_mask_is_refused(tmp_path: Path) -> None:
+    """Itself, with an outline drawn on it, or with all but the lesion made black: above half of it lie many parts."""
+    grey = speckle(120, 160)
+    inside = np.hypot(*(np.mgrid[:120, :160] - np.array([60, 80])[:, None, None])) < 45
+    drawn = np.repeat(grey[..., None], 3, axis=2)
+    drawn[60:62, 20:140] = (255, 0, 0)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(grey).save(tmp_path / "a.jpg")
+    Image.fromarray(drawn).save(tmp_path / "drawn.png")
+    Image.fromarray(grey * inside.astype(np.uint8)).save(tmp_path / "cut.png")
+    nifti = save_nifti(grey, tmp_path / "a.nii.gz")
+    for file in (nifti, *(tmp_path / name for name in ("a.png", "a.jpg", "drawn.png", "cut.png"))):
+        with pytest.raises(InputError, match="is a picture and no mask"):
+            read_mask(file)
+
+
+@pytest.mark.parametrize("offset", [1, 3])
+def test_labels_without_a_background_are_refused(tmp_path: Path, offset: int) -> None:
+    for file in _write(_areas(1) + np.uint8(offset), tmp_path):
+        with pytest.raises(InputError, match=f"holds the values {offset}, {offset + 1} and no 0"):
+            read_mask(file)
+
+
+def test_a_label_that_covers_next_to_everything_is_told(tmp_path: Path) -> None:
+    """Classes of all the tissue, of which the highest alone is the lesion."""
+    values = _areas(3)
+    values[3:][values[3:] == 0] = 1
+    Image.fromarray(values).save(tmp_path / "m.png")
+    with pytest.warns(MaskWarning, match="covers 9.% of the picture"):
+        np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values > 0)
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 0.5], ids=["as torchvision scales", "halves"])
+def test_labels_as_fractions_are_refused(tmp_path: Path, scale: float) -> None:
+    file = save_nifti((_areas(1, 2) * scale).astype(np.float32), tmp_path / "m.nii.gz")
+    with pytest.raises(InputError, match="neither the labels"):
+        read_mask(file)
+
+
+def test_labels_that_were_interpolated_are_refused(tmp_path: Path) -> None:
+    small = np.zeros((30, 40), np.float32)
+    small[5:20, 4:14], small[5:20, 20:34] = 1, 2
+    file = save_nifti(
+        np.asarray(Image.fromarray(small).resize((80, 60), Image.Resampling.BILINEAR)), tmp_path / "m.nii"
+    )
+    with pytest.raises(InputError, match="neither the labels"):
+        read_mask(file)
+
+
+def test_labels_that_were_scaled_and_scaled_back_are_labels(tmp_path: Path) -> None:
+    values = _areas(1, 2)
+    file = save_nifti((values / np.float32(255) * np.float32(255.0001)).astype(np.float32), tmp_path / "m.nii")
+    np.testing.assert_array_equal(read_mask(file), values > 0)
+
+
+def test_labels_in_a_jpeg_are_refused(tmp_path: Path) -> None:
+    values = np.zeros((96, 128), np.uint8)
+    values[16:64, 16:48], values[16:64, 72:112] = 100, 200
+    Image.fromarray(values).save(tmp_path / "m.jpg", quality=95)
+    with pytest.raises(InputError, match="neither the labels"):
+        read_mask(tmp_path / "m.jpg")
+
+
+@pytest.mark.parametrize("drawn", [(255, 0, 0), (0, 0, 0)])
+@pytest.mark.parametrize("beside", [255, 0])
+def test_transparent_parts_of_a_mask_are_background(tmp_path: Path, drawn: tuple[int, int, int], beside: int) -> None:
+    lesion = _areas(1) > 0
+    channels = np.full((*SHAPE, 4), beside, np.uint8)
+    channels[..., 3] = 0
+    channels[lesion] = (*drawn, 255)
+    Image.fromarray(channels).save(tmp_path / "m.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MaskWarning)
+        np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), lesion)
+
+
+def test_a_palette_of_one_colour_leaves_the_indices(tmp_path: Path) -> None:
+    labels = _areas(1, 2)
+    picture = Image.fromarray(labels, mode="P")
+    picture.putpalette([0] * 768)
+    picture.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), labels > 0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from fabricate import region, regions, save, save_nifti, speckle, ultrasound
+from fabricate import PLACED, region, regions, save, save_nifti, speckle, ultrasound
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
@@ -82,7 +82,9 @@ def test_the_frames_of_a_cine_stay_frames(tmp_path: Path, convert: Any, is_colou
 
 
 @pytest.mark.parametrize(
-    "elements", [{}, SPACING, {"SequenceOfUltrasoundRegions": regions(region(0, 0, 60, 80))}], ids=["plain", "mm", "us"]
+    "elements",
+    [{}, SPACING, {"SequenceOfUltrasoundRegions": regions(region(0, 0, 60, 80))}, PLACED],
+    ids=["plain", "mm", "us", "placed"],
 )
 def test_what_dcm2niix_writes_upside_down_is_turned_back_and_told(tmp_path: Path, elements: dict[str, Any]) -> None:
     file = by_dcm2niix(ultrasound(GREY, **elements), tmp_path)
@@ -91,6 +93,13 @@ def test_what_dcm2niix_writes_upside_down_is_turned_back_and_told(tmp_path: Path
     image = read_image(file)
     np.testing.assert_array_equal(image.pixels, GREY)
     assert "upside down" in image.warnings[0]
+
+
+def test_a_picture_whose_orientation_was_changed_is_refused(tmp_path: Path) -> None:
+    image = nibabel.load(by_simpleitk(ultrasound(GREY), tmp_path))
+    nibabel.save(nibabel.as_closest_canonical(image), tmp_path / "ras.nii.gz")
+    with pytest.raises(InputError, match="run from right to left"):
+        read_image(tmp_path / "ras.nii.gz")
 
 
 def test_dcm2niix_without_the_flip_is_left_as_it_is(tmp_path: Path) -> None:
@@ -176,6 +185,20 @@ def test_colours_as_the_first_axis_are_refused(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(stored), np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(InputError, match="columns are expected first"):
         read_image(tmp_path / "a.nii.gz", 0)
+
+
+def test_frames_before_the_columns_are_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.stack([speckle(200, 210).T] * 20), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(InputError, match="columns are expected first"):
+        read_image(tmp_path / "a.nii", 0)
+
+
+def test_a_fourth_frame_is_not_taken_for_opacity(tmp_path: Path) -> None:
+    still = [GREY[::-1].copy()] * 3
+    with pytest.raises(InputError, match="not told if they are colours"):
+        read_image(save_nifti(np.stack([*still, GREY]), tmp_path / "a.nii"))
+    opaque = save_nifti(np.stack([GREY, GREY, GREY, np.full_like(GREY, 255)]), tmp_path / "b.nii")
+    np.testing.assert_array_equal(read_image(opaque).pixels, GREY)
 
 
 def test_vectors_that_are_no_colours_are_refused(tmp_path: Path) -> None:

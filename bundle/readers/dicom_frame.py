@@ -18,9 +18,10 @@ from PIL import Image
 from bundle.errors import InputError
 
 from .dicom import name_of, whole
+from .dicom_bytes import raw_bytes
 from .dicom_claims import SLACK, check_palette, check_run_lengths, jpeg_claims, stated_size
 from .dicom_colour import settle_colours, settle_planes
-from .dicom_frames import NATIVE, RLE, Frames, locate_frames, raw_bytes
+from .dicom_frames import NATIVE, RLE, Frames, locate_frames
 from .dicom_samples import check_bits, check_sides, settle_sign, without_padding
 from .pydicom2 import decode_alone, has_decoders, pixel_elements
 from .ultrasound import REPLACE

@@ -11,7 +11,7 @@ from bundle.errors import InputError
 
 from .depth import FEW_LEVELS
 from .dicom import whole
-from .dicom_frames import row_likeness
+from .dicom_bytes import row_likeness
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of TIFF that Pillow opens without complaint and reads wrongly: negative, wrapped, torn or black."""
+"""Kinds of TIFF that Pillow opens without complaint and reads wrongly: negative, wrapped, torn, black or in part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bundle.errors import InputError
 
 from .ultrasound import CONVERT
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _COLOUR_MAP, _SAMPLE_FORMAT = 258, 262, 284, 320, 339
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _COLOUR_MAP, _SAMPLE_FORMAT, _DEPTH = 258, 262, 284, 320, 339, 32997
 _WHITE_IS_ZERO, _SEPARATE_PLANES, _SIGNED = 0, 2, 2
 
 
@@ -30,3 +30,5 @@ def check_tiff(path: str, image: Any) -> None:
     if image.mode == "P" and 0 < max(tags.get(_COLOUR_MAP, (0,))) < 256:
         reason = "a TIFF whose palette has 8 bits where the format has 16: all of it would be black"
         raise InputError(path, reason, CONVERT)
+    if tags.get(_DEPTH, 1) > 1:
+        raise InputError(path, f"a TIFF volume of {tags[_DEPTH]} slices", "save the wanted slice as a file of its own")

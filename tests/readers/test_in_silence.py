@@ -85,8 +85,9 @@ def _write_tiff(path: Path, values: np.ndarray, **tags: int) -> Path:
         (255 - GREY.astype(np.float32), {"_262": 0, "_339": 3}, "whose zero is white"),
         ((GREY.astype(np.int16) - 128).astype(np.int8), {"_339": 2}, "signed numbers of 8 bits"),
         (np.stack([GREY.astype(np.uint16) * 257] * 3), {"_262": 2, "_284": 2}, "16 bits per channel in planes"),
+        (GREY, {"_32997": 2}, "volume of 2 slices"),
     ],
-    ids=["float, white is zero", "signed", "planes"],
+    ids=["float, white is zero", "signed", "planes", "volume"],
 )
 def test_a_tiff_that_pillow_reads_wrongly_is_refused(
     tmp_path: Path, values: np.ndarray, tags: dict[str, int], reason: str

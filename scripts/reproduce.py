@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     require_data_unchanged(dataset, output)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no step is left running
     try:
-        run_steps(steps, output / "logs", options.jobs)
+        run_steps(steps, output / "logs", options.jobs, {*map(str, dataset), str([str(path) for path in dataset])})
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
         return 128 + signal.SIGINT

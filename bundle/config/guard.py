@@ -28,6 +28,15 @@ OUTSIDE_IDS = WORK_IDS | {
 }
 
 
+COUNTS, SEEDS = ("max_epochs", "batch_size", "val_interval"), ("seed", "split_seed", "segmentation_split_seed")
+"""Top-level ids whose value is a whole number; of counts from 1."""
+FLAGS = (
+    *("letterbox", "instance_norm", "presence", "pretrained", "normals", "publish", "fuse_features", "flip", "decoder"),
+    *("explain", "each_frame", "amp"),
+)
+"""Those whose value is true or false: Fire makes text of `false`, which Python takes for true."""
+
+
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
     """Decorate a script's `main(argv) -> int`: a UserError becomes one line on stderr and exit code 2."""
 
@@ -109,12 +118,14 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
     Args:
         extra: ids that are allowed though nothing refers to them.
 
-    Paths that were typed are taken as typed, see `bundle.config.typed`.
+    Paths that were typed are taken as typed, see `bundle.config.typed`; `1e3` is a whole number where one is wanted,
+    and `false` is no text where true or false is.
 
     Raises:
-        UserError: at least one id is unknown, or a path cannot be taken as typed. MONAI wraps it in a RuntimeError for
-            callers of its Python interface (`error.__cause__` is the UserError). Under `python -m monai.bundle` this
-            and every later UserError is printed as one line and the process ends with code 2.
+        UserError: at least one id is unknown, or a path, a whole number or a flag cannot be taken as typed. MONAI wraps
+            it in a RuntimeError for callers of its Python interface (`error.__cause__` is the UserError). Under
+            `python -m monai.bundle` this and every later UserError is printed as one line and the process ends with
+            code 2.
     """
     parser = running_parser()
     if _is_monai_command_line():
@@ -124,6 +135,7 @@ def refuse_unknown_ids(extra: Sequence[str] = ()) -> None:
     config = parser.config
     if not isinstance(config, dict):
         raise UserError("the config is no mapping of ids; start from one of the files in configs/")
+    _take_plain_values(parser)
     ids = list(config)
     appended = set(ids[ids.index("run") :] if "run" in ids else ids)
     unknown = [id_ for id_ in unused_ids(config, extra) if id_ in appended]
@@ -148,6 +160,35 @@ def _take_as_typed(parser: ConfigParser, words: Sequence[str]) -> None:
             found = resolver.resolved_content[id_]
             raise UserError(f"--{id_} {value}: was read as {found!r}; give a path without ',' and '#', or as ./PATH")
         resolver.resolved_content[id_] = value
+
+
+def _take_plain_values(parser: ConfigParser) -> None:
+    """Give whole numbers and flags their type.
+
+    Raises:
+        UserError: a value is none, such as `--max_epochs 2.5` or `--publish no`.
+    """
+    resolver = parser.ref_resolver
+    for id_ in (*COUNTS, *SEEDS, *FLAGS):
+        value = resolver.items[id_].get_config() if id_ in resolver.items else None
+        if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
+            continue
+        plain = _as_flag(value) if id_ in FLAGS else _as_whole(value, 1 if id_ in COUNTS else None)
+        if plain is None:
+            wanted = "true or false" if id_ in FLAGS else "a whole number" + " from 1" * (id_ in COUNTS)
+            raise UserError(f"--{id_} {value}: give {wanted}")
+        if plain is not value:
+            resolver.resolved_content[id_] = plain
+
+
+def _as_flag(value: Any) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+
+
+def _as_whole(value: Any, least: int | None) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
+        return None
+    return None if least is not None and value < least else int(value)
 
 
 def running_parser() -> ConfigParser:

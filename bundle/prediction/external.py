@@ -28,6 +28,7 @@ from bundle.files import lock_folder, read_json, to_csv, write_atomically, write
 from bundle.finding import LESION_STATES, NOT_A_DEVICE
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 from bundle.outputs.png import write_mask
+from bundle.prediction.batch import weights_digest
 from bundle.prediction.predictor import Predictor
 from bundle.provenance import describe_run
 from bundle.readers import read_image, read_mask
@@ -90,7 +91,8 @@ def evaluate_external(
         )
     lock_folder(output)
     unit, groups = _group(cases, folder)
-    rows, failed, reused = _predict_all(predictor, cases, folder, output, cards, groups)
+    digest = weights_digest(Path(models))  # and cards: threshold and calibration change without the weights
+    rows, failed, reused = _predict_all(predictor, cases, folder, output, digest, _threshold(cards), groups)
     if not rows:
         raise UserError(f"{dataset}: no image could be predicted; the first: {failed[0]['reason']}")
     metrics = {
@@ -148,7 +150,8 @@ def _predict_all(
     cases: Sequence[Case],
     folder: Path,
     output: Path,
-    cards: Mapping[str, Mapping[str, Any]],
+    weights: str,
+    threshold: float,
     groups: Mapping[str, str],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], int]:
     """The rows of all images, what could not be predicted, and how many rows an earlier run left."""
@@ -156,12 +159,11 @@ def _predict_all(
     for case in tqdm(cases, desc="predicting", unit="image", disable=None):
         name = output_name(folder / case.image, folder)
         file = output / "images" / f"{name}.json"
-        origin = [VERSION, case.sha256, case.mask_sha256, *(card.get("sha256") for card in cards.values())]
-        key = checksum([origin])
+        key = checksum([[VERSION, case.sha256, case.mask_sha256, weights]])
         scores = _recall(file, key)
         if scores is None:
             try:
-                scores = _predict(predictor, case, folder, output / "masks" / name, _threshold(cards))
+                scores = _predict(predictor, case, folder, output / "masks" / name, threshold)
             except InputError as error:
                 failed.append({**error.as_dict(), "path": case.image})
                 continue

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the steps of a chain, each a command in a process of its own.
 
-A step whose result is there is skipped, so a chain that was interrupted goes on where it was; a training that was
-interrupted resumes by itself.
+A step whose result is there, made with the same settings, is skipped, so a chain that was interrupted goes on where it
+was; a training that was interrupted resumes by itself.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from bundle.errors import UserError
+from bundle.files import read_json, write_json
 from bundle.training.warm import WarmProcess, start_python
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 AT_ONCE = 2
 """Steps without a training that run at once by default: most of each is Python, which one core runs."""
+
+SETTINGS = "settings.json"
+"""Among the logs: the words that each finished step was made with."""
 
 _Process: TypeAlias = "WarmProcess | subprocess.Popen[bytes]"
 
@@ -49,24 +53,30 @@ class Step:
     trains: bool = False
 
 
-def run_steps(steps: Sequence[Step], logs: Path, jobs: int | None = None) -> None:
+def run_steps(steps: Sequence[Step], logs: Path, jobs: int | None = None, places: Collection[str] = ()) -> None:
     """Run the steps that have no result yet, with a line each; the whole output of each goes to ``logs``.
+
+    A result that was made with other words is never taken for this chain's.
 
     Args:
         steps: in an order in which they can run one after another.
         logs: folder of the logs.
         jobs: how many run at once, as soon as what they need is there; they share the CPU's threads. None: each
             training alone and on all of them, `AT_ONCE` of the others beside each other.
+        places: words that say where the data lie, and may be others when a step was done before.
 
     Raises:
-        UserError: a step failed; it names the step, its last line and its log. The others are stopped: a training
-            goes on where it was when the chain is run again.
+        UserError: a step was done with other settings before, or failed; it names the step, its last line and its log.
+            The others are stopped: a training goes on where it was when the chain is run again.
     """
     logs.mkdir(parents=True, exist_ok=True)
     labels = {step: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, start=1)}
+    made = read_json(logs / SETTINGS) if (logs / SETTINGS).is_file() else {}
+    settings = {step.name: _settings(step, logs.parent, places) for step in steps}
     waiting = []
     for step in steps:
         if step.result.exists():
+            _require_same(step, made.get(step.name), settings[step.name])
             print(f"{labels[step]}: done before", flush=True)
         else:
             waiting.append(step)
@@ -83,6 +93,8 @@ def run_steps(steps: Sequence[Step], logs: Path, jobs: int | None = None) -> Non
                 if (code := process.poll()) is not None:
                     del running[step]
                     _require_result(step, code, _log_of(step, logs))
+                    made[step.name] = settings[step.name]
+                    write_json(logs / SETTINGS, made)
                     print(f"{labels[step]}: done in {time.monotonic() - start:.0f} s", flush=True)
             time.sleep(POLL_SECONDS)
     finally:
@@ -90,6 +102,22 @@ def run_steps(steps: Sequence[Step], logs: Path, jobs: int | None = None) -> Non
             process.terminate()  # a training saves its last step; SIGINT is ignored below a shell's `&`
         for process, _ in running.values():
             process.wait()
+
+
+def _settings(step: Step, folder: Path, places: Collection[str]) -> list[str]:
+    """The words of a step, wherever the data and the chain's folder lie."""
+    return [word.replace(str(folder), ".") for word in step.words if word not in places]
+
+
+def _require_same(step: Step, made: Sequence[str] | None, words: Sequence[str]) -> None:
+    """Refuse a result that was made with other words; what chains of before left tells nothing, and is taken."""
+    if made is None or list(made) == list(words):
+        return
+    then, now = (" ".join(word for word in one if word not in other) for one, other in ((made, words), (words, made)))
+    raise UserError(
+        f"{step.name}: was done before with other settings ({then or 'none'} then, {now or 'none'} now); give another "
+        f"--output_dir, or delete {step.result.parent} and what was made from it"
+    )
 
 
 def _startable(waiting: Sequence[Step], running: Sequence[Step], jobs: int | None) -> list[Step]:

@@ -32,12 +32,13 @@ CONFIG = {
     "dataset_name": "$os.path.basename(os.path.abspath(@dataset_dir))",
     "output_dir": "$'runs/' + @dataset_name",
     "max_epochs": 3,
+    "publish": False,
     "initialize": [],
     "run": [
         {"_target_": "bundle.config.refuse_unknown_ids"},
         {
             "_target_": f"{__name__}.look",
-            **{name: f"@{name}" for name in ("dataset_dir", "output_dir", "dataset_name", "max_epochs")},
+            **{name: f"@{name}" for name in ("dataset_dir", "output_dir", "dataset_name", "max_epochs", "publish")},
         },
     ],
     "finalize": [],
@@ -94,7 +95,37 @@ def test_a_bracketed_literal_is_a_list_of_paths(run: Any) -> None:
 
 def test_what_is_no_path_means_what_it_did(run: Any) -> None:
     seen = run(max_epochs="7", output_dir="$'runs' + '/' + @dataset_name", dataset_dir="'2024'")
-    assert seen == {"max_epochs": 7, "output_dir": "runs/2024", "dataset_dir": "2024", "dataset_name": "2024"}
+    assert {key: value for key, value in seen.items() if key != "publish"} == {
+        **{"max_epochs": 7, "output_dir": "runs/2024", "dataset_dir": "2024", "dataset_name": "2024"}
+    }
+
+
+def test_a_whole_number_may_be_written_as_a_float(run: Any) -> None:
+    seen = run(max_epochs="1e3", dataset_dir="x", output_dir="y")
+    assert (seen["max_epochs"], type(seen["max_epochs"])) == (1000, int)
+
+
+@pytest.mark.parametrize("text", ["2.5", "one", "0", "True", "1,000", "inf", "nan"])
+def test_what_is_no_whole_number_is_refused_in_one_line(run: Any, text: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        run(max_epochs=text, dataset_dir="x", output_dir="y")
+    assert "give a whole number from 1" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [*((text, False) for text in ("false", "False", "FALSE", "'False'", "0")), ("true", True), ("1", True)],
+)
+def test_false_is_never_true_however_it_is_written(run: Any, text: str, flag: bool) -> None:
+    assert run(publish=text, dataset_dir="x", output_dir="y")["publish"] is flag
+
+
+@pytest.mark.parametrize("text", ["no", "off", "2", "None of these"])
+def test_what_is_neither_true_nor_false_is_refused_in_one_line(run: Any, text: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        run(publish=text, dataset_dir="x", output_dir="y")
+    assert "--publish " in str(error.value.__cause__)
+    assert "give true or false" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize("text", ["[2024, 7]", "[]", "(1, 2)"])

@@ -170,6 +170,9 @@ def test_only_what_changed_is_predicted_again(
     assert evaluate_external(data, tmp_path / "out", tiny_models, device="cpu", draws=2)["reused_predictions"] == 2
     other = write_models(tmp_path / "models", bias=0.5)
     assert evaluate_external(data, tmp_path / "out", other, device="cpu", draws=2)["reused_predictions"] == 0
+    card = card_path(other / "model.pt")  # as a refit does: another card of the same weights
+    card.write_text(json.dumps({**json.loads(card.read_text()), "threshold": 0.4}))
+    assert evaluate_external(data, tmp_path / "out", other, device="cpu", draws=2)["reused_predictions"] == 0
 
 
 def test_two_external_runs_can_be_compared_in_both_tasks(run: tuple[Path, int]) -> None:

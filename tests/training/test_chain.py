@@ -26,6 +26,27 @@ def test_a_finished_step_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "[1/1] train: done before\n"
 
 
+def test_a_step_that_was_done_with_other_settings_is_never_taken_for_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "step.py"
+    script.write_text("import pathlib, sys; pathlib.Path(sys.argv[-1]).touch()")
+    logs, result = tmp_path / "out" / "logs", tmp_path / "out" / "run" / "result"
+    result.parent.mkdir(parents=True)
+
+    def step(data: str, epochs: int, folder: Path = tmp_path / "out") -> Step:
+        words = ("--dataset_dir", data, "--max_epochs", str(epochs), str(folder / "run" / "result"))
+        return Step("train", words, folder / "run" / "result", (str(script),))
+
+    run_steps([step("/here", 2)], logs, places={"/here"})
+    run_steps([step("/there", 2)], logs, places={"/there"})
+    assert capsys.readouterr().out.endswith("done before\n")
+    with pytest.raises(UserError, match=r"other settings \(2 then, 60 now\); .* or delete .*/run"):
+        run_steps([step("/here", 60)], logs, places={"/here"})
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    run_steps([step("/here", 2, moved)], moved / "logs", places={"/here"})
+
+
 def test_a_failed_step_is_named_with_its_last_line_and_its_log(tmp_path: Path) -> None:
     step = Step("train it", ("--config_file", "configs/no-such.json"), tmp_path / "result")
     with pytest.raises(UserError, match=r"train it: .*no-such\.json.*\(log: .*train_it\.log\)"):

@@ -37,6 +37,13 @@ FLAGS = (
 """Those whose value is true or false: Fire makes text of `false`, which Python takes for true."""
 
 
+_WANTED = {
+    "filters": "a list such as [16,32]",
+    "spatial_size": "[H,W]",
+    "learning_rate": "a number above 0, such as 0.002",
+}
+
+
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
     """Decorate a script's `main(argv) -> int`: a UserError becomes one line on stderr and exit code 2."""
 
@@ -163,19 +170,24 @@ def _take_as_typed(parser: ConfigParser, words: Sequence[str]) -> None:
 
 
 def _take_plain_values(parser: ConfigParser) -> None:
-    """Give whole numbers and flags their type.
+    """Give whole numbers and flags their type, and refuse what is no list or number where one is wanted.
 
     Raises:
         UserError: a value is none, such as `--max_epochs 2.5` or `--publish no`.
     """
     resolver = parser.ref_resolver
-    for id_ in (*COUNTS, *SEEDS, *FLAGS):
+    for id_ in (*COUNTS, *SEEDS, *FLAGS, *_WANTED):
         value = resolver.items[id_].get_config() if id_ in resolver.items else None
         if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
             continue
-        plain = _as_flag(value) if id_ in FLAGS else _as_whole(value, 1 if id_ in COUNTS else None)
+        plain: Any = _as_flag(value) if id_ in FLAGS else _as_whole(value, 1 if id_ in COUNTS else None)
+        if id_ == "learning_rate":
+            plain = value if isinstance(value, (int, float)) and value > 0 else None
+        elif id_ in _WANTED:
+            plain = value if isinstance(value, (list, tuple)) else None
         if plain is None:
-            wanted = "true or false" if id_ in FLAGS else "a whole number" + " from 1" * (id_ in COUNTS)
+            whole = "a whole number" + " from 1" * (id_ in COUNTS)
+            wanted = "true or false" if id_ in FLAGS else _WANTED.get(id_, whole)
             raise UserError(f"--{id_} {value}: give {wanted}")
         if plain is not value:
             resolver.resolved_content[id_] = plain

@@ -33,6 +33,8 @@ CONFIG = {
     "output_dir": "$'runs/' + @dataset_name",
     "max_epochs": 3,
     "publish": False,
+    "filters": [16, 32],
+    "learning_rate": 0.002,
     "initialize": [],
     "run": [
         {"_target_": "bundle.config.refuse_unknown_ids"},
@@ -118,6 +120,16 @@ def test_what_is_no_whole_number_is_refused_in_one_line(run: Any, text: str) -> 
 )
 def test_false_is_never_true_however_it_is_written(run: Any, text: str, flag: bool) -> None:
     assert run(publish=text, dataset_dir="x", output_dir="y")["publish"] is flag
+
+
+@pytest.mark.parametrize(
+    ("id_", "text", "wanted"),
+    [("filters", "4", "a list"), ("learning_rate", "0,002", "above 0"), ("learning_rate", "-1.0", "above 0")],
+)
+def test_what_is_no_list_or_no_number_is_refused_in_one_line(run: Any, id_: str, text: str, wanted: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        run(**{id_: text}, dataset_dir="x", output_dir="y")
+    assert wanted in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize("text", ["no", "off", "2", "None of these"])

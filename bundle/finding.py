@@ -19,6 +19,7 @@ FOUND, DOUBTFUL, NONE_FOUND, UNUSABLE = LESION_STATES = ("found", "doubtful", "n
 NO_LESION = "no pixel reaches the threshold: nothing is outlined, so nothing was classified"
 ABSENT = "a lesion is less probable than the segmenter's limit: nothing is outlined, so nothing was classified"
 DOUBTFUL_OUTLINE = "doubtful outline: there may be no lesion, or another one"
+AT_MARKS = "calipers or other marks are drawn at the outline: the outline and the probability may follow them"
 OVERLAY_RGB = (230, 159, 0)  # of outlines: orange of the Okabe-Ito palette, told apart by colour-blind readers
 
 

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"contours of one frame that disagree: {audit['contours_that_disagree']} of {len(audit['contours'])}; "
         f"sets of equal files: {len(audit['equal_files'])}; with colour: {len(audit['coloured'])}; "
-        f"with caliper marks: {len(audit['calipers'])}; of unusual size: {len(audit['outlier_sizes'])}; "
+        f"with caliper marks: at least {len(audit['calipers'])}; of unusual size: {len(audit['outlier_sizes'])}; "
         f"bad files: {len(audit['skipped'])}"
     )
     print(f"Written in {audit['seconds']:.0f} s; look at {options.output / 'audit.html'}")

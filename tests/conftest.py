@@ -89,6 +89,38 @@ def write_models() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def write_lite_models(write_models: Callable[..., Path]) -> Callable[..., Path]:
+    """Write random small Lite networks with their cards into a folder, as configs/lite_*.yaml leave them."""
+    import torch
+
+    from bundle.files import read_json
+    from bundle.networks import build_from_card, network_settings
+    from bundle.networks.weights import card_path, flat_state_dict, sha256_of, write_weights
+
+    def write(folder: Path, presence_bias: float = 0.0, none_below: float = 0.5, synthetic: bool = False) -> Path:
+        """The bias is added to the presence head's logit: with -4 it tells of no lesion, with 4 of one."""
+        write_models(folder)
+        torch.manual_seed(1)
+        narrow = {"width": 0.25, "pretrained": True, "standardize": True}
+        settings = {"decoder_channels": [8, 8, 8, 8, 4], "presence": True}
+        card = network_settings("LiteUNet", **narrow, **settings)
+        segmenter = build_from_card(card)
+        torch.nn.init.constant_(segmenter.presence_head.bias, presence_bias)  # type: ignore[union-attr,arg-type]
+        told = {"spatial_size": [48, 64], "threshold": 0.5, "letterbox": False, "clahe": 0.0, "synthetic": synthetic}
+        card |= {**told, "presence_points": {"none_below": none_below, "most_lost": 0.05}}
+        write_weights(folder / "model.pt", flat_state_dict(segmenter), card)
+        path = folder / "model_classifier.pt"
+        written = read_json(card_path(path))
+        known = {key: value for key, value in written.items() if key not in ("sha256", "filters", "decoder")}
+        settings = network_settings("LiteSegNet", **narrow, in_channels=2)
+        known["segmenter_sha256"] = [sha256_of(folder / "model.pt")]
+        write_weights(path, flat_state_dict(build_from_card(settings)), {**known, **settings, "synthetic": synthetic})
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny_models(write_models: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random small weights for both stages, for the Predictor; not to be written to."""
     return write_models(tmp_path_factory.mktemp("models"))

@@ -34,16 +34,12 @@ from bundle.finding import OVERLAY_RGB
 from bundle.provenance import describe_run
 from bundle.readers import read_image
 from bundle.reports.html import render_html
+from bundle.transforms.calipers import calipers_at, find_calipers
 from bundle.transforms.masks import merge_masks
 
 CONTOURS_AGREE = 0.8
 """Dice from which two contours of one frame tell the same; readers of one image reach about this."""
 
-_CALIPER_SIDES = ((9, 1), (13, 1), (13, 2), (17, 2), (21, 2), (25, 3))
-"""Length and width of the strokes of caliper marks, in pixels of the image itself."""
-_MIN_MATCH, _MIN_BRIGHTNESS, _MIN_CONTRAST = 0.7, 130, 60
-"""Correlation with the mark, grey level on its strokes, and by how much they stand out. Chosen on BUSI by eye."""
-_AROUND_LESION = 0.2
 _FENCE = 3.0
 _THUMBNAIL, _QUALITY = 150, 70
 
@@ -106,66 +102,13 @@ def audit_dataset(dataset: str | os.PathLike[str], output_dir: str | os.PathLike
     return audit
 
 
-def find_calipers(grey: np.ndarray) -> list[tuple[int, int]]:
-    """Find caliper marks: small bright crosses, upright or slanted, as scanners draw them to measure a lesion.
-
-    Args:
-        grey: (H, W), grey values in [0, 255].
-
-    Returns:
-        (row, column) of each, the surest first. Letters such as T are taken for marks as well.
-    """
-    image = np.asarray(grey, dtype=np.float32)
-    found: list[tuple[float, int, int]] = []
-    for length, width in _CALIPER_SIDES:
-        for slanted in (False, True):
-            mark = _draw_mark(length, width, slanted)
-            if min(image.shape) < len(mark):
-                continue
-            match = cv2.matchTemplate(image, mark, cv2.TM_CCOEFF_NORMED)
-            on, off = (cv2.matchTemplate(image, part / part.sum(), cv2.TM_CCORR) for part in (mark, 1 - mark))
-            rows, columns = np.nonzero((match > _MIN_MATCH) & (on > _MIN_BRIGHTNESS) & (on - off > _MIN_CONTRAST))
-            middle = len(mark) // 2
-            found += [
-                (float(match[y, x]), int(y) + middle, int(x) + middle) for y, x in zip(rows, columns, strict=True)
-            ]
-    kept: list[tuple[int, int]] = []
-    for _, row, column in sorted(found, reverse=True):
-        if all(abs(row - y) + abs(column - x) > _CALIPER_SIDES[1][0] for y, x in kept):
-            kept.append((row, column))
-    return kept
-
-
-def _draw_mark(length: int, width: int, slanted: bool) -> np.ndarray:
-    """A cross as (S, S) float32 of 0 and 1, with a rim of 3 pixels."""
-    side, near, far = length + 6, 3, length + 2
-    middle = side // 2
-    mark = np.zeros((side, side), np.uint8)
-    ends = [((near, near), (far, far)), ((near, far), (far, near))]
-    if not slanted:
-        ends = [((near, middle), (far, middle)), ((middle, near), (middle, far))]
-    for first, last in ends:
-        cv2.line(mark, first, last, 1, width)
-    return mark.astype(np.float32)
-
-
 def _look(case: Case, folder: Path) -> tuple[str, int]:
     """The reader's warning of an image, and how many caliper marks stand in or at its lesion."""
     image = read_image(folder / case.image)
-    marks = find_calipers(image.pixels)
     if case.masks and (mask := _read_mask(case, folder)).any():
-        # Away from the lesion a cross is mostly a letter.
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        reach = [10 + _AROUND_LESION * np.ptp(line) for line in (rows, columns)]
-        marks = [
-            (row, column)
-            for row, column in marks
-            if rows[0] - reach[0] <= row <= rows[-1] + reach[0]
-            and columns[0] - reach[1] <= column <= columns[-1] + reach[1]
-        ]
-    elif len(marks) < 2:
-        marks = []
-    return "; ".join(image.warnings), len(marks)
+        return "; ".join(image.warnings), len(calipers_at(image.pixels, mask))
+    marks = find_calipers(image.pixels)
+    return "; ".join(image.warnings), len(marks) if len(marks) > 1 else 0  # one alone is mostly a letter
 
 
 def _read_mask(case: Case, folder: Path) -> np.ndarray:

@@ -13,9 +13,10 @@ import torch
 from bundle.evaluation.intervals import bootstrap_ratio_by_group
 from bundle.networks import build_from_card
 from bundle.networks.autocast import Autocast
-from bundle.networks.weights import load_weights, require_card
+from bundle.networks.weights import load_weights, none_below, require_card
 from bundle.readers import read_image
 from bundle.transforms.geometry import equalise, fit, restore
+from bundle.transforms.lesion import split_presence
 from bundle.transforms.load import merge_masks
 from bundle.transforms.marks import MarkStyle, draw_calipers
 
@@ -76,18 +77,16 @@ def segmenter_of(weights: str | os.PathLike[str]) -> Segment:
     network = build_from_card(card)
     load_weights(network, weights)
     network.eval()
-    told = bool(card.get("presence"))
-    inferer = Autocast("cpu", flip=True, with_presence=told)
-    none_below = card.get("presence_points", {}).get("none_below", 0.0)
+    inferer, limit = Autocast("cpu", flip=True), none_below(card)
     letterbox = bool(card.get("letterbox", False))
 
     @torch.no_grad()
     def segment(pixels: np.ndarray) -> tuple[np.ndarray, bool]:
         image = equalise(torch.from_numpy(np.asarray(pixels, np.float32) / 255)[None], card.get("clahe", 0.0))
         maps = inferer(fit(image, card["spatial_size"], letterbox)[None], network).sigmoid()[0]
-        outlined = restore(maps[:1], image.shape[-2:], letterbox)[0].numpy() >= card["threshold"]
-        present = not told or float(maps[1].max()) >= none_below
-        return outlined, bool(outlined.any() and present)
+        probability, presence = split_presence(restore(maps, image.shape[-2:], letterbox))
+        outlined = probability >= card["threshold"]
+        return outlined, bool(outlined.any() and (presence is None or presence >= limit))
 
     return segment
 

@@ -25,6 +25,7 @@ from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.readers import read_image, read_mask, split_frame
 from bundle.readers.contrast import why_unusable
 from bundle.readers.masks import fit_mask
+from bundle.transforms.calipers import calipers_at
 
 MANIFEST = "manifest.csv"
 THREADS = min(8, os.cpu_count() or 1)
@@ -176,6 +177,8 @@ def check_case(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> 
         flags.append("size-differs")
     if why_unusable(image.tissue) is not None:
         flags.append("blank")
+    if rules and rules.seeks_marks and is_lesion and calipers_at(pixels, mask):
+        flags.append("marks")
     return Case(
         *(item.image, item.masks, item.label, patient),
         *(pixels.shape, array_sha256(pixels.astype("<f4")), array_sha256(mask)),

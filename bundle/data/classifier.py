@@ -12,6 +12,7 @@ from typing import Any
 
 from bundle.data.ancestry import unseen
 from bundle.data.cases import DIGITS, Case, read_cases
+from bundle.data.folder import read_presence
 from bundle.data.names import MAPS_RECORD, output_name
 from bundle.data.prepare import CASES, load_datalist, require_current
 from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
@@ -19,7 +20,7 @@ from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
-from bundle.networks.weights import read_card, require_card
+from bundle.networks.weights import none_below, read_card, require_card
 from bundle.readers import split_frame
 
 DATALIST = "datalist_classifier.json"
@@ -79,12 +80,14 @@ def prepare_classifier(
     segmenters: list[dict[str, Any]] = []
     for number, source in enumerate(sources):
         segmentation = load_datalist(source.datalist, roots)
+        told, limit = {}, 0.0
         for name in (segmentation["split"], split):
             if is_by_image(name):
                 raise UserError(f"split '{name}': near duplicates cross it; no classifier is judged by such a split")
         if masks == "predicted":
             segmenters.append(_check_origin(segmentation, source))
             _check_pixels(source, roots)
+            told, limit = read_presence(source.maps_dir), none_below(segmenters[-1])
         test = segmentation["test"]
         if masks == "predicted" and source.weights is not None:
             # What the segmenter's own start weights have seen is no more unseen than its training images.
@@ -93,6 +96,8 @@ def prepare_classifier(
             if record["class"] not in TARGETS:
                 continue
             made = _record(record, roots, masks, number)
+            if told.get(str(made["probability"]), limit) < limit:
+                made["told_none"] = True  # by the segmenter's presence head: an evaluation calls it benign
             if records.setdefault(made["image"], made) is not made:
                 raise UserError(f"{record['image']}: in the test part of two segmenters; give the folds of one split")
     datalist: dict[str, Any] = {

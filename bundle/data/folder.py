@@ -14,9 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bundle.data.cases import CLIP_SUFFIXES, IMAGE_SUFFIXES
+from bundle.data.names import MAPS_RECORD, output_name
 from bundle.data.roots import Dataset, find_roots
 from bundle.data.walk import choose_images, files_below, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
+from bundle.files import read_json
 from bundle.networks.autocast import as_flag
 from bundle.readers import count_frames, read_image, split_frame
 from bundle.transforms.masks import read_probability
@@ -29,7 +31,8 @@ SOME_CASES_FAILED = 3
 class ImageFolder:
     """The images below a folder: paths that can be read, and why each of the others can not.
 
-    ``maps`` are the paths of their probability maps, one per readable image; empty before `pair_with_maps`.
+    ``maps`` are the paths of their probability maps, one per readable image, and ``presence`` the probabilities of a
+    lesion that were recorded with them, None where there is none; both are empty before `pair_with_maps`.
     ``unusable`` grows while a run finds that readable images show nothing.
     """
 
@@ -37,6 +40,7 @@ class ImageFolder:
     skipped: tuple[InputError, ...]
     maps: tuple[str, ...] = ()
     unusable: list[InputError] = field(default_factory=list)
+    presence: tuple[float | None, ...] = ()
 
     def note_unusable(self, path: str, reason: str) -> None:
         """Take note that a readable image shows nothing that could be looked at."""
@@ -137,8 +141,6 @@ def pair_with_maps(
     Raises:
         UserError: the folder of maps is missing, lies among the images, or holds no usable map.
     """
-    from bundle.data.names import output_name
-
     folder = Path(maps_dir)
     mend = "name the folder 'probabilities' that configs/inference.json wrote as maps_dir"
     if not folder.is_dir():
@@ -147,12 +149,26 @@ def pair_with_maps(
     names = [output_name(Path(image), Path(dataset_dir)) for image in images.readable]
     results = _try_all(lambda image, name: _try_map(image, folder, name), images.readable, names)
     pairs = zip(images.readable, names, results, strict=True)
-    good = [(image, str(folder / name)) for image, name, error in pairs if error is None]
+    told = read_presence(folder)
+    good = [(image, str(folder / name), told.get(name.as_posix())) for image, name, error in pairs if error is None]
     bad = tuple(error for error in results if error is not None)
     if not good:
         raise UserError(f"{folder}: no usable map of an image in {dataset_dir}; {mend}{_first(bad)}")
-    readable, maps = zip(*good, strict=True)
-    return ImageFolder(readable, (*images.skipped, *bad), maps)
+    readable, maps, presence = zip(*good, strict=True)
+    return ImageFolder(readable, (*images.skipped, *bad), maps, presence=presence)
+
+
+def read_presence(maps_dir: str | os.PathLike[str]) -> dict[str, float]:
+    """The probability of a lesion of each map of a folder, by its name, where the segmenter told it.
+
+    Raises:
+        InputError: the record beside the maps cannot be read.
+    """
+    record = Path(maps_dir).resolve().parent / MAPS_RECORD
+    if not record.exists():
+        return {}
+    told: dict[str, float] = read_json(record, "segment again").get("lesion_probability", {})
+    return told
 
 
 def _refuse_inside(folder: Path, other: str | os.PathLike[str], mend: str) -> None:

@@ -25,16 +25,18 @@ class Layout:
         list_cases: the images, sorted, and what is wrong with single ones; no image is opened.
         contradicts: why a mask's file and a class cannot both be right, or None; it may open the mask.
         fits_masks: a mask of another size than its image is brought to the image's size instead of being refused.
+        seeks_marks: most lesions carry calipers that no table tells of; those that are found are flagged.
     """
 
     detect: Callable[[Path], bool]
     list_cases: Callable[[Path], tuple[list[Listed], list[InputError]]]
     contradicts: Callable[[Path, str], str | None] | None = None
     fits_masks: bool = False
+    seeks_marks: bool = False
 
 
 LAYOUTS = {
-    "bus-bra": Layout(is_bus_bra_layout, list_bus_bra),
+    "bus-bra": Layout(is_bus_bra_layout, list_bus_bra, seeks_marks=True),
     "breast": Layout(is_breast_layout, list_breast),
     "bus-uclm": Layout(is_bus_uclm_layout, list_bus_uclm, contradicts),
     "stu": Layout(is_stu_layout, list_stu, fits_masks=True),

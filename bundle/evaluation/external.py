@@ -12,7 +12,7 @@ from bundle.data.cases import DIAGNOSES
 from bundle.evaluation.classification import choose_operating_points, summarise_classification
 from bundle.evaluation.drift import summarise_calibration
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, REFLECTED, bootstrap_ratio_by_group
-from bundle.evaluation.segmentation import summarise
+from bundle.evaluation.segmentation import gate, summarise
 
 RULES: dict[str, Callable[[Sequence[float]], float]] = {"max": max, "mean": fmean}
 """What a patient's probability is made of those of her images."""
@@ -28,7 +28,9 @@ def summarise_external(
     """Score a run over a dataset that the networks were not trained on, with intervals drawn by patient.
 
     Args:
-        rows: one per image: `image`, `group`, `class`, `probability` of malignancy and the fields of `CaseScores`.
+        rows: one per image: `image`, `group`, `class`, `probability` of malignancy, 0 where no lesion is told, and the
+            fields of `CaseScores`; where the segmenter has a presence head also its `presence`, `told_none`, and
+            `probability_ungated`, see `summarise`.
         operating_points: of the classifier's card, fitted on validation images of its own training set.
         draws: number of bootstrap samples.
         seed: of the bootstrap.
@@ -37,10 +39,13 @@ def summarise_external(
         A dict ready for JSON: `intervals`; `segmentation` (`per_image`, `per_patient`); `classification` and
         `calibration`, each by level: `per_image`, `per_patient_max`, `per_patient_mean`; and `transfer`, for each
         operating point what was wanted, what validation gave and what was reached here. Without benign and malignant
-        images the last three are empty.
+        images the last three are empty. Where a lesion was told to be none, `ungated` holds the classification with
+        that word passed over; the segmentation's stands in `segmentation.per_image`.
     """
     thresholds = {DEFAULT: 0.5, **{name_point(point): point["threshold"] for point in operating_points}}
     levels = levels_of(rows)
+    gated = any(row.get("told_none") for row in rows)
+    ungated = levels_of([{**row, "probability": row["probability_ungated"]} for row in rows]) if gated else {}
     classification = {name: summarise_classification(part, thresholds, draws, seed) for name, part in levels.items()}
     return {
         "intervals": {"method": METHOD, "ece": REFLECTED, "level": LEVEL, "draws": draws, "seed": seed},
@@ -51,6 +56,15 @@ def summarise_external(
         "classification": classification,
         "calibration": {name: summarise_calibration(part, draws, seed) for name, part in levels.items()},
         "transfer": [_transfer(point, levels, classification) for point in operating_points] if levels else [],
+        **(
+            {
+                "ungated": {
+                    name: summarise_classification(part, thresholds, draws, seed) for name, part in ungated.items()
+                }
+            }
+            if gated
+            else {}
+        ),
     }
 
 
@@ -66,7 +80,7 @@ def tabulate_patients(rows: Sequence[Row]) -> list[dict[str, Any]]:
     are normal or unclassified count for the segmentation only, and a patient without others has no probability.
     """
     patients: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in map(gate, rows):
         patients[str(row["group"])].append(row)
     table = []
     for name, images in sorted(patients.items()):

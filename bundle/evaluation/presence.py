@@ -45,21 +45,19 @@ def choose_presence(scores: Sequence[float], present: Sequence[bool], most_lost:
 
 
 def summarise_presence(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """Say how well a network tells whether there is a lesion, and what its word does to the outlines.
-
-    Every lesion counts everywhere: one that is told to be none has Dice 0 in ``gated_dice``.
+    """Say how well a network tells whether there is a lesion.
 
     Args:
-        rows: one per image: `group`, `dice` (None without a lesion), `false_positive`, `presence` (the probability) and
-            `told_none` (whether it lies below the limit that was chosen on validation).
+        rows: one per image: `group`, `dice` (None without a lesion), `false_positive` (of the map alone), `presence`
+            (the probability) and `told_none` (whether it lies below the limit that was chosen on validation).
         draws: number of bootstrap samples.
         seed: of the bootstrap.
 
     Returns:
-        A dict ready for JSON: `auroc`; `lost`, the share of lesions that are told to be none, and `gated_dice`;
-        `false_outlines`, the share of images without a lesion that are outlined and not told to have none; and
-        `false_outlines_at`: the same where the limit were drawn at 2, 5 or 10 per cent of lost lesions of these very
-        images, which compares networks and promises nothing. Each with its interval, but the last.
+        A dict ready for JSON: `lesions` and `without`, the counts; `auroc`; `lost`, the share of lesions that are told
+        to be none; and `false_outlines_at`: the share of images without a lesion that would be outlined and not told
+        to have none, were the limit drawn at 2, 5 or 10 per cent of lost lesions of these very images, which compares
+        networks and promises nothing. Each score with its interval, but the last.
     """
     lesions = [row for row in rows if row["dice"] is not None]
     normals = [row for row in rows if row["dice"] is None]
@@ -69,11 +67,6 @@ def summarise_presence(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, se
     def area(cases: np.ndarray) -> float:
         return area_under_roc(truth[cases], scores[cases])
 
-    def mean(part: Sequence[Mapping[str, Any]], values: Sequence[float]) -> dict[str, float | None]:
-        groups = [str(row["group"]) for row in part]
-        return bootstrap_ratio_by_group(values, groups, draws=draws, seed=seed).as_dict()
-
-    outlined = [float(row["false_positive"] and not row["told_none"]) for row in normals]
     limits = {
         share: choose_presence(scores.tolist(), truth.tolist(), share)["none_below"] for share in (0.02, 0.05, 0.1)
     }
@@ -83,12 +76,11 @@ def summarise_presence(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, se
         if normals
     }
     groups = [str(row["group"]) for row in rows]
+    lost, lesion_groups = [float(row["told_none"]) for row in lesions], [str(row["group"]) for row in lesions]
     return {
         "lesions": len(lesions),
         "without": len(normals),
         "auroc": bootstrap_by_group(area, groups, draws=draws, seed=seed).as_dict() if lesions and normals else None,
-        "lost": mean(lesions, [float(row["told_none"]) for row in lesions]),
-        "gated_dice": mean(lesions, [0.0 if row["told_none"] else float(row["dice"]) for row in lesions]),
-        "false_outlines": mean(normals, outlined),
+        "lost": bootstrap_ratio_by_group(lost, lesion_groups, draws=draws, seed=seed).as_dict(),
         "false_outlines_at": at,
     }

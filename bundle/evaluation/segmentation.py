@@ -97,24 +97,46 @@ def measure_case(probability: np.ndarray, lesion: np.ndarray, threshold: float =
     )
 
 
+def gate(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of an image whose outline counts for nothing where the network tells that there is no lesion.
+
+    Args:
+        row: the fields of `CaseScores`; with `told_none` true these become the scores of an empty mask.
+    """
+    if not row.get("told_none"):
+        return row
+    lesion = row["dice"] is not None
+    return {
+        **row,
+        **dict.fromkeys(("dice", "iou"), 0.0 if lesion else None),
+        **{"hd95": None, "hd95_at_256": None, "missed": True if lesion else None},
+        **{"pixel_accuracy": row["background_accuracy"], "predicted_area": 0.0},
+        **{"tp": 0, "fp": 0, "fn": row["tp"] + row["fn"], "tn": row["fp"] + row["tn"]},
+        **{"false_positive": None if lesion else False, "false_positive_area": None if lesion else 0.0},
+    }
+
+
 def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Average the cases' scores, with 95 % bootstrap intervals drawn by group.
 
     Args:
-        rows: one per image: `image`, `class`, `group` and the fields of `CaseScores`.
+        rows: one per image: `image`, `class`, `group` and the fields of `CaseScores`, of the map alone; where the
+            network has a presence head, also its `presence`, and `told_none`, whether that is below the limit.
         draws: number of bootstrap samples.
         seed: of the bootstrap.
+
+    Every lesion counts everywhere: one that is told to be none has Dice 0. What the map alone scores stands beside, as
+    `ungated`.
 
     Returns:
         A dict ready for JSON: `intervals` (how they were drawn), `lesions` (all images with a lesion), `classes` (the
         same per class), `sizes` (the same per size of the lesion, see `SIZES`) and `normals` (images without a lesion).
         Where rows tell a `dataset`, `datasets` holds lesions and normals of each; where they tell one of `STRATA`, that
-        name holds the lesions of each value; where a network told of `presence`, see `summarise_presence`. Each is a
-        {"estimate", "low", "high"}; HD95 is the mean over the cases that define it, and `hd95_undefined`
-        counts the others.
+        name holds the lesions of each value; where a network told of `presence`, see `summarise_presence`, and
+        `ungated` holds lesions and normals by the map alone. Each is a {"estimate", "low", "high"}; HD95 is the mean
+        over the cases that define it, and `hd95_undefined` counts the others.
     """
-    lesions = [row for row in rows if row["dice"] is not None]
-    normals = [row for row in rows if row["dice"] is None]
+    lesions = [gate(row) for row in rows if row["dice"] is not None]
     classes = sorted({str(row["class"]) for row in lesions})
     sizes = {name: [row for row in lesions if low <= row["lesion_area"] < high] for name, (low, high) in SIZES.items()}
     return {
@@ -125,7 +147,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], draws: int = DRAWS, seed: int =
             for name in classes
         },
         "sizes": {name: _summarise_lesions(part, draws, seed) for name, part in sizes.items() if part},
-        "normals": _summarise_normals(normals, draws, seed),
+        "normals": _summarise_normals([gate(row) for row in rows if row["dice"] is None], draws, seed),
         **_summarise_presence(rows, draws, seed),
         **{key: part for key in STRATA if (part := _summarise_strata(lesions, key, draws, seed))},
         **_summarise_datasets(rows, draws, seed),
@@ -254,7 +276,11 @@ def _summarise_normals(rows: Sequence[Mapping[str, Any]], draws: int, seed: int)
 def _summarise_presence(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
     if not rows or any(row.get("presence") is None for row in rows):
         return {}
-    return {"presence": summarise_presence(rows, draws, seed)}
+    ungated = {
+        "lesions": _summarise_lesions([row for row in rows if row["dice"] is not None], draws, seed),
+        "normals": _summarise_normals([row for row in rows if row["dice"] is None], draws, seed),
+    }
+    return {"presence": summarise_presence(rows, draws, seed), "ungated": ungated}
 
 
 def _summarise_datasets(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
@@ -263,8 +289,8 @@ def _summarise_datasets(rows: Sequence[Mapping[str, Any]], draws: int, seed: int
     for name in sorted({str(row["dataset"]) for row in rows if row.get("dataset")}):
         part = [row for row in rows if row.get("dataset") == name]
         found[name] = {
-            "lesions": _summarise_lesions([row for row in part if row["dice"] is not None], draws, seed),
-            "normals": _summarise_normals([row for row in part if row["dice"] is None], draws, seed),
+            "lesions": _summarise_lesions([gate(row) for row in part if row["dice"] is not None], draws, seed),
+            "normals": _summarise_normals([gate(row) for row in part if row["dice"] is None], draws, seed),
             **_summarise_presence(part, draws, seed),
         }
     return {"datasets": found} if found else {}

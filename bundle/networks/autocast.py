@@ -47,7 +47,6 @@ class Autocast:
         device: where the network runs.
         amp: false for plain float32; by default wherever bfloat16 is fast.
         flip: average the logits of the image and of its left-right mirror image.
-        with_presence: ask a `LiteUNet` for the logit of its presence head as one more channel.
 
     Raises:
         UserError: a flag is neither true nor false.
@@ -58,18 +57,15 @@ class Autocast:
         device: torch.device | str = "cpu",
         amp: bool | str | None = None,
         flip: bool | str = False,
-        with_presence: bool | str = False,
     ) -> None:
         self.device_type = torch.device(device).type
         self.amp = has_fast_bfloat16(device) if amp is None else as_flag("amp", amp)
         self.flip = as_flag("flip", flip)
-        self.options = {"with_presence": True} if as_flag("with_presence", with_presence) else {}
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Run the network: (N, C, H, W) in, (N, K, H, W) float32 logits out."""
-        kwargs = {**self.options, **kwargs}
         # On CUDA with MONAI's amp=True an outer autocast is active already; this one then only confirms it.
         with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.amp):
             logits = network(inputs, *args, **kwargs).float()

@@ -22,6 +22,15 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {"SegNet": SegNet, "LiteSegNet": LiteS
 ARCHITECTURES = SEGMENTERS | CLASSIFIERS
 
 
+def settings_of(architecture: str) -> tuple[str, ...]:
+    """The names of the settings that an architecture takes.
+
+    Raises:
+        UserError: there is no such architecture.
+    """
+    return tuple(inspect.signature(_find(architecture)).parameters)
+
+
 def network_settings(architecture: str, **settings: Any) -> dict[str, Any]:
     """The name of an architecture and those of the settings that it takes: what a card keeps.
 

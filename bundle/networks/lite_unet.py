@@ -14,7 +14,7 @@ from .unet import ConvBlock
 
 
 class LiteUNet(nn.Module):
-    """U-Net whose encoder is EfficientNet-Lite0; one logit per pixel, and on request one per image.
+    """U-Net whose encoder is EfficientNet-Lite0; one logit per pixel, and by choice one per image.
 
     Each decoder block doubles the size (nearest neighbour), joins the encoder's map of that size and applies two 3×3
     convolutions. The decoder is narrow: at 256×256 the whole costs half the multiplications of `UNet` with filters 16
@@ -27,12 +27,15 @@ class LiteUNet(nn.Module):
         decoder_channels: of the five decoder blocks, from the bottom up; the last is of the image's size.
         width: factor of the encoder's channels.
         dropout: channel dropout of the deepest map, before decoder and presence head.
-        presence: add the head: global average of the deepest map, then one logit "there is a lesion".
+        presence: add the head: global average of the deepest map, then one logit "there is a lesion". It stands in a
+            channel of its own, the same at every pixel: so it passes mirrored averaging, resizing, exports and other
+            engines as a map does.
         standardize: bring each image to zero mean and unit variance inside the network.
         pretrained: begin with ImageNet weights, see `load_imagenet`; for training alone.
 
     Shape:
-        input (N, in_channels, H, W) float in [0, 1]; output (N, out_channels, H, W) float logits; H, W ≥ 1.
+        input (N, in_channels, H, W) float in [0, 1]; output (N, out_channels, H, W) float logits, with the head
+        (N, out_channels + 1, H, W), its logit last; H, W ≥ 1.
 
     Raises:
         ValueError: an impossible setting.
@@ -72,17 +75,7 @@ class LiteUNet(nn.Module):
         if pretrained:
             load_imagenet(self.encoder)
 
-    def forward(self, image: torch.Tensor, with_presence: bool = False) -> torch.Tensor:
-        """Segment a batch.
-
-        Args:
-            image: (N, in_channels, H, W).
-            with_presence: add the image's logit of the presence head as one more channel, the same at every pixel: so
-                it passes mirrored averaging and resizing as a map does.
-
-        Returns:
-            (N, out_channels, H, W), or one channel more.
-        """
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         height, width = image.shape[-2], image.shape[-1]
         x = standardise_grey(image) if self.standardize else image
         bottom, right = (-height) % self.factor, (-width) % self.factor
@@ -92,15 +85,12 @@ class LiteUNet(nn.Module):
             x = F.pad(x, [0, right, 0, bottom], mode="reflect" if mirrored else "replicate")
         maps = self.encoder(x)
         x = self.dropout(maps[4])
-        presence = x
+        deepest = x
         for i, block in enumerate(self.decoder):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(torch.cat([x, maps[3 - i]], dim=1) if i < 4 else x)
         x = self.head(x)[:, :, :height, :width]
-        if with_presence:
-            head = self.presence_head
-            if head is None:
-                raise ValueError("with_presence: this network has no presence head")
-            logit = head(presence.mean(dim=(2, 3)))
+        if self.presence_head is not None:
+            logit = self.presence_head(deepest.mean(dim=(2, 3)))
             x = torch.cat([x, logit[:, :, None, None].to(x.dtype).expand(-1, 1, height, width)], dim=1)
         return x

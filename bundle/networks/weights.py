@@ -121,6 +121,11 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
+def none_below(card: Mapping[str, Any]) -> float:
+    """The probability of a lesion below which a segmenter's card tells of none; 0 where its network does not tell."""
+    return float(card.get("presence_points", {}).get("none_below", 0.0))
+
+
 def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> dict[str, Any]:
     """Read the card beside a weights file, which must be there and hold the keys.
 

@@ -20,6 +20,7 @@ from bundle.networks.weights import read_card
 from bundle.outputs.png import write_mask, write_overlay, write_probability
 from bundle.readers import read_image
 from bundle.readers.contrast import why_unusable
+from bundle.transforms.lesion import split_presence
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -34,9 +35,9 @@ class WriteMasks:
 
     Args:
         output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps with a checksum of each
-            image's pixels, and ``skipped.json``, what was left out, and what shows nothing: its mask and map are empty.
+            image's pixels and, where a presence head tells it, the probability of a lesion; and ``skipped.json``, what
+            was left out, and what shows nothing: its mask and map are empty.
         dataset_dir: the folder that image names are relative to, or those of several datasets.
-        threshold: probability from which a pixel counts as lesion.
         images: what is in the folder, for the progress bar and the list of skipped files.
         weights: of the segmenter; its card is kept with the maps.
     """
@@ -45,21 +46,21 @@ class WriteMasks:
         self,
         output_dir: str | os.PathLike[str],
         dataset_dir: Dataset,
-        threshold: float,
         images: ImageFolder,
         weights: str | os.PathLike[str],
     ) -> None:
         self.folder = Path(output_dir)
         self.roots = find_roots(dataset_dir)
-        self.threshold = float(threshold)
         self.images = images
         self.weights = weights
         self.total = len(images.readable)
         self.pixels: dict[str, str] = {}
+        self.presence: dict[str, float] = {}
         self.bar: tqdm[Any] = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator whose output holds ``pred`` (0/1) and ``probability`` at native size."""
+        """Register with an evaluator whose output holds ``pred`` (0/1) and ``probability`` at native size, and, where
+        it is told, ``lesion_probability``."""
         from ignite.engine import Events  # whoever predicts has no engine
 
         engine.add_event_handler(Events.STARTED, self._open)
@@ -83,17 +84,17 @@ class WriteMasks:
                 # An answer to a blank screen is no map; the file is written since lists of images name it.
                 probability, lesion = np.zeros_like(probability), np.zeros_like(lesion)
                 self.images.note_unusable(str(path), reason)
+            elif item.get("lesion_probability") is not None:
+                self.presence[name.as_posix()] = float(item["lesion_probability"])
             write_mask(lesion, self.folder / "masks" / name)
             write_probability(probability, self.folder / "probabilities" / name)
             self.pixels[name.as_posix()] = array_sha256(image.pixels.astype("<f4"))[:DIGITS]
-            write_overlay(image.pixels, probability, self.threshold, self.folder / "overlays" / name)
+            write_overlay(image.pixels, lesion, self.folder / "overlays" / name)
             self.bar.update()
 
     def _finish(self, engine: Engine) -> None:
         self.bar.close()
-        sha256 = sha256_of(self.weights)
-        record = {"sha256": sha256, **read_card(self.weights), "pixels": dict(sorted(self.pixels.items()))}
-        write_json(self.folder / MAPS_RECORD, record)
+        _write_record(self.folder, self.weights, self.pixels, self.presence)
         # Written last and always: where it is, all else is there.
         bad = [*self.images.skipped, *self.images.unusable]
         write_json(self.folder / "skipped.json", [error.as_dict() for error in bad])
@@ -103,7 +104,7 @@ class WriteMaps:
     """Write the probability maps of an evaluation's images, ``probabilities/<image>.png``: what a classifier reads.
 
     Args:
-        output_dir: where to write; also gets ``segmenter.json``, the card of what made the maps. None writes nothing.
+        output_dir: where to write; also gets ``segmenter.json``, as `WriteMasks` writes it. None writes nothing.
         dataset_dir: one dataset or several, which the names are relative to.
         weights: of the segmenter; its card is kept with the maps.
     """
@@ -115,9 +116,11 @@ class WriteMaps:
         self.roots = find_roots(dataset_dir)
         self.weights = weights
         self.pixels: dict[str, str] = {}
+        self.presence: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator whose output ``pred`` is a probability map per image, (C, H, W) at native size."""
+        """Register with an evaluator whose output ``pred`` is (C, H, W) per image at native size, see
+        `split_presence`."""
         from ignite.engine import Events  # whoever predicts has no engine
 
         if self.folder is not None:
@@ -137,10 +140,20 @@ class WriteMaps:
             path = str(item["image"].meta["filename_or_obj"])
             name = output_name(Path(self.roots.relative(path)), Path())
             self.pixels[name.as_posix()] = array_sha256(read_image(path).pixels.astype("<f4"))[:DIGITS]
-            probability = item["pred"][0].float().cpu().numpy().clip(0, 1)
+            probability, presence = split_presence(item["pred"])
+            if presence is not None:
+                self.presence[name.as_posix()] = presence
             write_probability(probability, self.folder / "probabilities" / name)
 
     def _finish(self, _: Engine) -> None:
         assert self.folder is not None
-        record = {"sha256": sha256_of(self.weights), **read_card(self.weights)}
-        write_json(self.folder / MAPS_RECORD, {**record, "pixels": dict(sorted(self.pixels.items()))})
+        _write_record(self.folder, self.weights, self.pixels, self.presence)
+
+
+def _write_record(
+    folder: Path, weights: str | os.PathLike[str], pixels: dict[str, str], presence: dict[str, float]
+) -> None:
+    """Say whose maps these are, and what belongs to each that is no pixel of it."""
+    told = {"lesion_probability": dict(sorted(presence.items()))} if presence else {}
+    record = {"sha256": sha256_of(weights), **read_card(weights), "pixels": dict(sorted(pixels.items())), **told}
+    write_json(folder / MAPS_RECORD, record)

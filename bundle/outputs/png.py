@@ -47,26 +47,15 @@ def write_probability(probability: np.ndarray, path: str | os.PathLike[str]) -> 
 
 
 def write_overlay(
-    image: np.ndarray,
-    probability: np.ndarray,
-    threshold: float,
-    path: str | os.PathLike[str],
-    title: str | None = None,
+    image: np.ndarray, lesion: np.ndarray, path: str | os.PathLike[str], title: str | None = None
 ) -> None:
     """Write what `draw_overlay` draws as an RGB PNG.
 
-    Args:
-        image: (H, W) float32 grey levels in [0, 255].
-        probability: (H, W) float in [0, 1], the lesion's probability at the image's own resolution.
-        threshold: a pixel whose probability reaches it is lesion.
-        path: the PNG file, written atomically.
-        title: a line of text for the upper left corner.
-
     Raises:
-        ValueError: image and probability differ in shape or are not two-dimensional.
+        ValueError: image and lesion differ in shape or are not two-dimensional.
         InputError: the file cannot be written.
     """
-    write_picture(draw_overlay(image, probability >= threshold, title), path)
+    write_picture(draw_overlay(image, lesion, title), path)
 
 
 def write_explanation(

@@ -17,6 +17,7 @@ from bundle.evaluation.fusion import calibrated_probability, check_fusion
 from bundle.evaluation.uncertainty import outline_confidence
 from bundle.finding import (
     ABSENT,
+    AT_MARKS,
     DOUBTFUL,
     DOUBTFUL_OUTLINE,
     FOUND,
@@ -26,13 +27,18 @@ from bundle.finding import (
     Finding,
 )
 from bundle.networks.autocast import as_flag
+from bundle.networks.weights import none_below
 from bundle.prediction.explain import ExplainMalignancy
 from bundle.readers import UltrasoundImage
 from bundle.readers.contrast import why_unusable
+from bundle.transforms.calipers import calipers_at
 from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.geometry import place_in_frame
 from bundle.transforms.lesion import Box, LesionCrop, LesionRegion, find_lesion, quantise
 from bundle.transforms.shape import measure_lesion
+
+PAIR = 2
+"""Of caliper marks: what measures something; a single bright cross is as often a fibre."""
 
 
 class LesionClassifier:
@@ -86,8 +92,8 @@ class LesionClassifier:
         """Make the finding of one image: found in its tissue region, told in pixels of the whole frame.
 
         Nothing is classified but what is outlined: an image without contrast or tissue is unusable whatever the map
-        says, and has an empty one; where the segmenter's card has a ``presence_threshold`` and `presence` is below it,
-        or where no pixel reaches the threshold, no lesion is found.
+        says, and has an empty one; where `presence` is below the limit of the segmenter's card, see `none_below`, or
+        where no pixel reaches the threshold, no lesion is found.
 
         Args:
             name: of the image.
@@ -106,7 +112,7 @@ class LesionClassifier:
             probability = image.cut(probability)
         levels = quantise(probability)
         region = find_lesion(levels, self.crop.threshold)
-        if presence is not None and presence < (self.segmenter_card.get("presence_threshold") or 0):
+        if presence is not None and presence < none_below(self.segmenter_card):
             return self._without_outline(name, image, NONE_FOUND, ABSENT, levels, presence)
         if region.is_fallback:
             return self._without_outline(name, image, NONE_FOUND, NO_LESION, levels, presence)
@@ -131,7 +137,7 @@ class LesionClassifier:
             probability=calibrated,
             decisions=_decide(calibrated, self.card),
             call=conformal_call(calibrated, self.card["conformal"]) if self.card.get("conformal") else None,
-            warnings=(*image.warnings, *_doubts(region, doubtful), *self.warnings),
+            warnings=(*image.warnings, *_doubts(pixels, region, doubtful), *self.warnings),
             models=self.models,
             mask=mask,
             probability_map=place_in_frame(levels, frame_shape, image.box),
@@ -173,17 +179,6 @@ class LesionClassifier:
         )
 
 
-def split_presence(probability: Any) -> tuple[np.ndarray, float | None]:
-    """Split what a segmenter gives: the map of an image, (H, W) float32 in [0, 1], and its probability of a lesion.
-
-    Args:
-        probability: (1, H, W) in [0, 1]; or (2, H, W), where the second channel is the presence head's answer, the same
-            at every pixel.
-    """
-    values = torch.as_tensor(probability).float().cpu().numpy().clip(0, 1)
-    return values[0], float(values[1].mean()) if len(values) > 1 else None
-
-
 def _shift(box: Box, image: UltrasoundImage) -> Box:
     """Express a box of the tissue region in pixels of the whole frame."""
     top, left = image.box[:2]
@@ -207,8 +202,10 @@ def _call(reached: bool) -> str:
     return "malignant" if reached else "benign"
 
 
-def _doubts(region: LesionRegion, doubtful: bool) -> list[str]:
+def _doubts(pixels: np.ndarray, region: LesionRegion, doubtful: bool) -> list[str]:
     found = [DOUBTFUL_OUTLINE] if doubtful else []
+    if len(calipers_at(pixels, region.mask)) >= PAIR:
+        found.append(AT_MARKS)
     if region.others:
         found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")
     return found

@@ -23,9 +23,9 @@ from bundle.data.training_sets import SAME_PIXELS, read_training_sets, refuse_tr
 from bundle.errors import InputError, UserError
 from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.intervals import DRAWS
-from bundle.evaluation.segmentation import measure_case
+from bundle.evaluation.segmentation import gate, measure_case
 from bundle.files import lock_folder, read_json, to_csv, write_atomically, write_json
-from bundle.finding import LESION_STATES, NOT_A_DEVICE
+from bundle.finding import ABSENT, LESION_STATES, NOT_A_DEVICE, UNUSABLE
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 from bundle.outputs.png import write_mask
 from bundle.prediction.batch import weights_digest
@@ -37,7 +37,7 @@ from bundle.reports.figures import plot_examples
 from bundle.reports.segmentation_handler import EXAMPLES
 from bundle.transforms.masks import merge_masks
 
-VERSION = 2  # of the files in `images/`; raise it whenever a row for a given image and weights changes
+VERSION = 3  # of the files in `images/`; raise it whenever a row for a given image and weights changes
 PATIENT, DUPLICATES = "patient", "group of near duplicates"
 
 
@@ -118,8 +118,9 @@ def evaluate_external(
     write_json(output / "metrics.json", metrics)
     write_atomically(output / "per_image.csv", to_csv(rows))
     write_atomically(output / "per_patient.csv", to_csv(tabulate_patients(rows)))
-    examples = _draw_examples(rows, {case.image: case for case in cases}, folder, output, bool(metrics["synthetic"]))
-    write_external_report(output, metrics, rows, examples)
+    shown = [gate(row) for row in rows]
+    examples = _draw_examples(shown, {case.image: case for case in cases}, folder, output, bool(metrics["synthetic"]))
+    write_external_report(output, metrics, shown, examples)
     return metrics
 
 
@@ -192,16 +193,21 @@ def _recall(file: Path, key: str) -> dict[str, Any] | None:
 
 
 def _predict(predictor: Predictor, case: Case, folder: Path, mask_file: Path, threshold: float) -> dict[str, Any]:
-    finding = predictor.predict(folder / case.image)
-    # What is not outlined is not found, whatever the map says below: it stays in every figure, as Dice 0 and score 0.
-    outlined = finding.probability is not None
-    probability = finding.probability_map / np.float32(255) * outlined
-    write_mask(probability >= threshold, mask_file)
+    image = read_image(folder / case.image)
+    finding = predictor.predict(image)
+    # What is not outlined is not found, whatever the map says: it stays in every figure, as Dice 0 and score 0. Where
+    # the presence head said so, what it would have been stands beside.
+    outlined, absent = finding.probability is not None, finding.reason == ABSENT
+    probability = finding.probability_map / np.float32(255) * (outlined or absent)
+    ungated = predictor.classifier.classify(case.image, image, probability) if absent else finding
+    write_mask((probability >= threshold) & outlined, mask_file)
+    told = {"presence": finding.lesion_probability or 0.0, "told_none": absent or finding.lesion_state == UNUSABLE}
     return {
-        "probability": finding.probability if outlined else 0.0,
-        "probability_raw": finding.probability_raw if outlined else 0.0,
+        "probability": finding.probability or 0.0,
+        "probability_raw": finding.probability_raw or 0.0,
+        **(told if predictor.classifier.segmenter_card.get("presence") else {}),
+        "probability_ungated": ungated.probability or 0.0,
         "lesion_state": finding.lesion_state,
-        "lesion_probability": finding.lesion_probability,
         "reason": finding.reason,
         "outline_confidence": finding.outline_confidence,
         **dataclasses.asdict(measure_case(probability, _truth(case, folder), threshold)),

@@ -22,10 +22,11 @@ from bundle.networks import build_from_card
 from bundle.networks.autocast import Autocast
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
 from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
-from bundle.prediction.classify import LesionClassifier, split_presence
+from bundle.prediction.classify import LesionClassifier
 from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.readers.contrast import why_unusable
 from bundle.transforms.geometry import equalise, fit, restore
+from bundle.transforms.lesion import split_presence
 
 SEGMENTER_KEYS = ("architecture", "standardize", "spatial_size", "threshold")
 CLASSIFIER_KEYS = ("architecture", "in_channels", "standardize")

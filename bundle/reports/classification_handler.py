@@ -37,8 +37,9 @@ HALF = 0.5  # the threshold of "default", the operating point that needs no fitt
 class ClassificationEvaluation:
     """Collect logits, calibrate them with the recorded temperature, score them at the recorded operating points.
 
-    Temperature and operating points were fitted on validation; nothing is chosen here. An image with nothing outlined
-    is not classified, and stays in every figure: called benign, with score 0.
+    Temperature and operating points were fitted on validation; nothing is chosen here. An image with nothing outlined,
+    or in which the segmenter tells of no lesion, is not classified, and stays in every figure: called benign, with
+    score 0. What the scores are where the segmenter's word is passed over stands beside, as ``ungated``.
 
     Args:
         output_dir: gets ``metrics.json``, ``per_image.csv``, ``report.html``, ``roc.png`` (where there are both
@@ -92,6 +93,9 @@ class ClassificationEvaluation:
             logit = float(torch.as_tensor(item["pred"]).reshape(()))
             features = given["features"] if self.card.get("fusion") else ()
             outlined = bool(given.get("outlined", 1)) if isinstance(given, Mapping) else True
+            ungated = calibrated_probability(self.card, [logit], [features]).item() if outlined else 0.0
+            told_none = bool(record.get("told_none"))
+            outlined = outlined and not told_none
             row = {
                 "image": name_row(record),
                 "class": record["class"],
@@ -101,7 +105,9 @@ class ClassificationEvaluation:
                 "outlined": outlined,
                 "logit": logit if outlined else None,
                 "probability_raw": float(expit(logit)) if outlined else 0.0,
-                "probability": calibrated_probability(self.card, [logit], [features]).item() if outlined else 0.0,
+                "probability": ungated if outlined else 0.0,
+                "told_none": told_none,
+                "probability_ungated": ungated,
             }
             self.rows.append(row)
             if (row["probability"] >= HALF) != bool(row["label"]):
@@ -124,6 +130,7 @@ class ClassificationEvaluation:
                 name: sum(row["class"] == name and not row["outlined"] for row in self.rows)
                 for name in ("benign", "malignant")
             },
+            **summarise_ungated(self.rows, thresholds),
             **self._summarise_sets(),
             "weights": self.card,
             "provenance": {
@@ -168,6 +175,20 @@ class ClassificationEvaluation:
         )
         plot_reliability(self.rows, figures[-1][1], synthetic=synthetic)
         return figures
+
+
+def summarise_ungated(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """What a classifier scores where the segmenter's word that there is no lesion is passed over, as ``ungated``.
+
+    Args:
+        rows: of `summarise_classification`, with ``probability_ungated`` and ``told_none``.
+        thresholds: as `summarise_classification` takes them.
+    """
+    if not any(row["told_none"] for row in rows):
+        return {}
+    ungated = [{**row, "probability": row["probability_ungated"]} for row in rows]
+    told = {name: sum(row["class"] == name and row["told_none"] for row in rows) for name in ("benign", "malignant")}
+    return {"ungated": {"told_none": told, **summarise_classification(ungated, thresholds)}}
 
 
 def _refuse_trained_images(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of ``configs/metadata.json`` is generated: the scores of the shipped weights, and the packages that it pins."""
+"""What of ``configs/metadata.json`` is generated: the scores of the shipped weights, the packages that it pins, and the
+size and channels of what the networks take and give."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from bundle.errors import InputError
 from bundle.evaluation.scores import classification_scores, segmentation_scores
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
 
 FILE = Path("configs", "metadata.json")
 DIGITS = 4
@@ -53,6 +55,10 @@ def render_metadata(
     pins = read_pins(Path(root) / "requirements.txt")
     for package, key in _OWN_KEYS.items():
         text = _replace(path, text, key, r'"[^"]*"', json.dumps(pins.pop(package)))
+    for key, weights in (("network_data_format", SEGMENTER), ("classifier_data_format", CLASSIFIER)):
+        card = read_card(Path(root) / "models" / weights)
+        if card:
+            text = _fit_format(path, text, key, card)
     scores: dict[str, float] = {}
     sources: dict[str, str] = {}
     if segmentation is not None:
@@ -72,6 +78,22 @@ def render_metadata(
         block = json.dumps(values, indent=4, ensure_ascii=False).replace("\n", "\n    ")
         text = _replace(path, text, key, r"\{[^{}]*\}", block)
     return text
+
+
+def _fit_format(path: Path, text: str, key: str, card: Mapping[str, Any]) -> str:
+    """Give the description of a network the size and the channels of its card."""
+    start = text.find(f'\n    "{key}": {{')
+    end = text.find("\n    }", start)
+    if start < 0 or end < 0:
+        raise InputError(path, f"has no {key}", "restore the key, part of its value is generated")
+    taken, given, output = text[start:end].partition('"outputs"')
+    size = json.dumps(list(card.get("spatial_size", (128, 128))))
+    taken = re.sub(r'("spatial_shape": )\[[^]]*\]', rf"\g<1>{size}", taken)
+    taken = re.sub(r'("num_channels": )\d+', rf"\g<1>{card.get('in_channels', 1)}", taken)
+    if key == "network_data_format":
+        output = re.sub(r'("spatial_shape": )\[[^]]*\]', rf"\g<1>{size}", output)
+        output = re.sub(r'("num_channels": )\d+', rf"\g<1>{2 if card.get('presence') else 1}", output)
+    return text[:start] + taken + given + output + text[end:]
 
 
 def _replace(path: Path, text: str, key: str, pattern: str, value: str) -> str:

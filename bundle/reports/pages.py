@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json
-from bundle.networks.weights import CLASSIFIER, SEGMENTER
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, recorded_settings
 from bundle.reports import markdown
 from bundle.reports.chain import PAPER_CLASSIFICATION, PAPER_SEGMENTATION
 from bundle.reports.evidence import plan_evidence_figures, read_evidence, summarise_factorial
@@ -64,7 +64,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     environment.filters |= {name: getattr(markdown, name) for name in FILTERS}
     segmenter = _find(records.segmentations, SEGMENTER)
     classifier = _find(records.classifications, CLASSIFIER)
-    weights = root / "models" / SEGMENTER
+    weights, train = root / "models" / SEGMENTER, read_json(root / "configs" / "train.json")
     values = {
         "records": records,
         "results": records.segmentations,
@@ -81,7 +81,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "weights_bytes": weights.stat().st_size if weights.is_file() else 0,
         "missed_below": MISSED_BELOW,
         "metadata": read_json(root / "configs" / "metadata.json"),
-        "train": read_json(root / "configs" / "train.json"),
+        "train": {**train, **recorded_settings(weights, train["shipped"]["defaults"])},
     }
     pages = {
         page: re.sub(r"\n{3,}", "\n\n", environment.get_template(template).render(values))
@@ -146,13 +146,27 @@ def group_classifiers(classifications: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _tell_shipped(records: Records, root: Path) -> None:
-    """Add to each run the file of ``models/`` that holds its weights, and whether it normalises over the batch."""
-    shipped = {read_json(card).get("sha256"): card.with_suffix(".pt").name for card in root.glob("models/model*.json")}
+    """Add to each run the file of ``models/`` that it is of, and whether it normalises over the batch.
+
+    A run is of a file that holds its weights; or, where weights were trained on all images so that none is left to test
+    them on, of the file whose card names it as ``cross_validated_by``: networks of the same recipe, each tested on
+    images that it never saw.
+    """
+    shipped: dict[str, str] = {}
+    for weights in sorted(root.glob("models/*.pt")):
+        card = read_card(weights)
+        shipped |= {card.get(key, ""): weights.name for key in ("sha256", "cross_validated_by")}
+    shipped.pop("", None)
     for result in (*records.segmentations, *records.peers, *records.classifications):
-        result["shipped"] = shipped.get(result["weights"].get("sha256", ""))
+        result["shipped"] = shipped.get(result["weights"].get("sha256", "")) or shipped.get(result["name"])
         result["batch_norm"] = False
     for result in records.segmentations:
-        result["batch_norm"] = result["recipe"] == "ours" and not result["weights"].get("instance_norm")
+        result["batch_norm"] = result["recipe"] == "ours" and _normalises_over_batch(result["weights"])
+
+
+def _normalises_over_batch(card: Mapping[str, Any]) -> bool:
+    """Of a U-Net; before there was a choice, cards said nothing of it."""
+    return card.get("architecture", "UNet") == "UNet" and not card.get("instance_norm")
 
 
 def _find(results: Sequence[Run], shipped: str) -> Run | None:

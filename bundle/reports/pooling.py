@@ -22,11 +22,12 @@ from sklearn.linear_model import LogisticRegression
 from bundle.errors import InputError, UserError
 from bundle.evaluation.classification import choose_operating_points, summarise_classification
 from bundle.evaluation.conformal import fit_conformal, summarise_conformal
-from bundle.evaluation.segmentation import STRATA, CaseScores, summarise
+from bundle.evaluation.segmentation import STRATA, CaseScores, gate, summarise
 from bundle.evaluation.subgroups import summarise_subgroups
 from bundle.evaluation.tables import read_per_image
 from bundle.files import read_json, to_csv, write_atomically, write_json
 from bundle.provenance import describe_run
+from bundle.reports.classification_handler import summarise_ungated
 from bundle.reports.figures import plot_confusion, plot_dice_histogram, plot_reliability, plot_roc
 from bundle.reports.html import write_classification_report, write_report
 
@@ -94,7 +95,8 @@ def pool_folds(folders: Sequence[str | os.PathLike[str]], output_dir: str | os.P
         write_classification_report(folder, metrics, [], _draw_classification(folder, metrics, rows))
     else:
         figures = _draw_segmentation(folder, metrics, rows)
-        write_report(folder, metrics, rows, figures, metrics["provenance"], metrics["synthetic"])
+        gated = [gate(row) for row in rows]
+        write_report(folder, metrics, gated, figures, metrics["provenance"], metrics["synthetic"])
     return metrics
 
 
@@ -217,33 +219,50 @@ def _pool_classifiers(folds: Sequence[Sequence[Run]]) -> dict[str, Any]:
     rows: list[Row] = []
     for number, fold in enumerate(folds):
         for image, row in fold[0].rows.items():
-            probabilities = np.array([run.rows[image]["probability"] for run in fold])
-            mean = float(logit(probabilities.clip(CLIP, 1 - CLIP)).mean())
+            ungated = np.array(
+                [run.rows[image].get("probability_ungated", run.rows[image]["probability"]) for run in fold]
+            )
+            mean = float(logit(ungated.clip(CLIP, 1 - CLIP)).mean())
             known = {key: row[key] for key in ("image", "class", "group", "label")}
             known |= {key: row[key] for key in ("dataset", "patient", *STRATA) if key in row}
-            rows.append({**known, "outlined": row.get("outlined", True), "fold": number, "logit": mean})
-    numbers = [row["fold"] for row in rows]
+            known |= {"outlined": row.get("outlined", True), "told_none": row.get("told_none", False)}
+            rows.append({**known, "fold": number, "logit": mean, "seen": bool(ungated.any())})
     # What is not outlined is not classified: it has score 0 whatever the calibration, and no part in it.
-    classified = [row for row in rows if row["outlined"]]
-    logits, labels, folds_of = (np.array([row[key] for row in classified]) for key in ("logit", "label", "fold"))
-    probabilities, points, limits = calibrate_across(logits, labels, folds_of)
+    thresholds, limits = _calibrate(rows, "outlined", "probability")
+    ungated_thresholds, _ = _calibrate(rows, "seen", "probability_ungated")
     for row in rows:
-        row |= {"probability_raw": 0.0, "probability": 0.0}
-    for row, raw, probability in zip(classified, expit(logits), probabilities, strict=True):
-        row |= {"probability_raw": float(raw), "probability": float(probability)}
-    thresholds: dict[str, Any] = {"default": 0.5}
-    for place, wish in enumerate(SENSITIVITIES):
-        thresholds[f"sensitivity {wish:.2f} on the other folds"] = [
-            points[number][place]["threshold"] for number in numbers
-        ]
+        row["probability_raw"] = float(expit(row["logit"])) if row["outlined"] else 0.0
+        del row["seen"]
     return {
         "rows": rows,
         "task": "classification",
         "masks": folds[0][0].metrics.get("masks"),
         **summarise_classification(rows, thresholds),
         **summarise_subgroups(rows, thresholds),
-        "conformal": summarise_conformal(rows, [limits[number] for number in numbers]),
+        **summarise_ungated(rows, ungated_thresholds),
+        "conformal": summarise_conformal(rows, limits),
     }
+
+
+def _calibrate(rows: Sequence[Row], chosen: str, key: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Add the calibrated probability of each row, 0 where it is not chosen.
+
+    Returns:
+        for each row the thresholds of the operating points, and the limits of its prediction sets.
+    """
+    part = [row for row in rows if row[chosen]]
+    logits, labels, folds = (np.array([row[name] for row in part]) for name in ("logit", "label", "fold"))
+    probabilities, points, limits = calibrate_across(logits, labels, folds)
+    for row in rows:
+        row[key] = 0.0
+    for row, probability in zip(part, probabilities, strict=True):
+        row[key] = float(probability)
+    thresholds: dict[str, Any] = {"default": 0.5}
+    for place, wish in enumerate(SENSITIVITIES):
+        thresholds[f"sensitivity {wish:.2f} on the other folds"] = [
+            points[row["fold"]][place]["threshold"] for row in rows
+        ]
+    return thresholds, [limits[row["fold"]] for row in rows]
 
 
 def _describe_members(folds: Sequence[Sequence[Run]]) -> dict[str, Any]:
@@ -279,7 +298,7 @@ def _draw_classification(folder: Path, metrics: Mapping[str, Any], rows: Sequenc
 
 def _draw_segmentation(folder: Path, metrics: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, Path]]:
     dice: dict[str, list[float]] = {}
-    for row in rows:
+    for row in map(gate, rows):
         if row["dice"] is not None:
             dice.setdefault(row["class"], []).append(row["dice"])
     plot_dice_histogram(dice, folder / "dice_histogram.png", synthetic=metrics["synthetic"])

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 
 from bundle.errors import UserError
 from bundle.evaluation.scores import segmentation_scores
-from bundle.evaluation.segmentation import STRATA, measure_case, summarise, summarise_doubt
+from bundle.evaluation.segmentation import STRATA, gate, measure_case, summarise, summarise_doubt
 from bundle.evaluation.uncertainty import confidence_of_map
 from bundle.files import to_csv, write_atomically, write_json
-from bundle.networks.weights import read_card
+from bundle.networks.weights import none_below, read_card
 from bundle.provenance import describe_run
 from bundle.readers import read_image
 from bundle.reports.figures import plot_dice_histogram, plot_examples
 from bundle.reports.html import write_report
+from bundle.transforms.lesion import split_presence
 from bundle.transforms.masks import merge_masks
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class SegmentationEvaluation:
         self.datalist = datalist
         card = read_card(weights)
         refuse_another_split(card, datalist, weights)
-        self.none_below = card.get("presence_points", {}).get("none_below", 0.0)
+        self.none_below = none_below(card)
         self.told = tell_columns(records, ("dataset", *STRATA))
         self.rows: list[dict[str, Any]] = []
         self.examples: list[tuple[float, dict[str, Any], np.ndarray]] = []
@@ -82,28 +82,22 @@ class SegmentationEvaluation:
         for item in output:
             path = str(item["image"].meta["filename_or_obj"])
             record = self.records[path]
-            maps = torch.as_tensor(item["pred"]).float().cpu().numpy().clip(0, 1)
-            probability = maps[0]
+            probability, presence = split_presence(item["pred"])
             scores = measure_case(probability, merge_masks(record["label"], path, probability.shape), self.threshold)
+            told_none = presence is not None and presence < self.none_below
             row = {
                 "image": name_row(record),
                 "class": record["class"],
                 "group": record["group"],
                 **dataclasses.asdict(scores),
-                "outline_confidence": confidence_of_map(probability, self.threshold),
-                **self._tell_presence(maps),
+                "outline_confidence": None if told_none else confidence_of_map(probability, self.threshold),
+                **({} if presence is None else {"presence": presence, "told_none": told_none}),
                 **{key: record.get(key, record.get("details", {}).get(key, "")) for key in self.told},
             }
             self.rows.append(row)
             if scores.dice is not None:
-                self._keep_example(scores.dice, record, probability)
-
-    def _tell_presence(self, maps: np.ndarray) -> dict[str, Any]:
-        """What a presence head says, which stands at every pixel of the image's region of channel 1."""
-        if len(maps) < 2:
-            return {}
-        presence = float(maps[1].max())
-        return {"presence": presence, "told_none": presence < self.none_below}
+                shown = np.zeros_like(probability) if told_none else probability
+                self._keep_example(float(gate(row)["dice"]), record, shown)
 
     def _keep_example(self, dice: float, record: Mapping[str, Any], probability: np.ndarray) -> None:
         """Keep every n-th case for the figure, so that it shows good and bad ones and memory stays flat."""
@@ -137,7 +131,7 @@ class SegmentationEvaluation:
         write_json(self.folder / "metrics.json", metrics)
         write_atomically(self.folder / "per_image.csv", to_csv(self.rows))
         figures = self._draw(synthetic)
-        write_report(self.folder, metrics, self.rows, figures, provenance, synthetic)
+        write_report(self.folder, metrics, [gate(row) for row in self.rows], figures, provenance, synthetic)
         # A part of normal images alone has no Dice, one group has no interval: the line then shows nan.
         dice, accuracy, background = (
             {key: math.nan if value is None else value for key, value in summary["lesions"][name].items()}
@@ -154,7 +148,7 @@ class SegmentationEvaluation:
     def _draw(self, synthetic: bool) -> list[tuple[str, Path]]:
         figures: list[tuple[str, Path]] = []
         by_class: dict[str, list[float]] = defaultdict(list)
-        for row in self.rows:
+        for row in map(gate, self.rows):
             if row["dice"] is not None:
                 by_class[row["class"]].append(row["dice"])
         if by_class:

@@ -48,7 +48,7 @@ def plan_chain(
     run, prepared = output_dir / f"segmentation_{name}", output_dir / "prepared" / f"seed{seed}"
     if folds:
         prepared = prepared.with_name(f"seed{seed}_{folds}folds")
-    overlay = "paper_segmentation" if recipe == "paper" else None
+    overlay = "paper_segmentation" if recipe == "paper" else "unet_segmentation"
     sets = [dataset_dir] if isinstance(dataset_dir, Path) else list(dataset_dir)
     common = ("--dataset_dir", str(sets[0]) if len(sets) == 1 else str([str(path) for path in sets]))
     steps: list[Step] = []
@@ -140,7 +140,7 @@ def _plan_classifier(
     segmented: Sequence[Path],
 ) -> list[Step]:
     """Training and evaluation, once all maps are there; the seeds are of the split and of the network."""
-    overlay = "paper_classifier" if recipe == "paper" else None
+    overlay = "paper_classifier" if recipe == "paper" else "segnet_classifier"
     words = (*common, "--output_dir", str(folder))
     return [
         Step(
@@ -181,8 +181,8 @@ def require_data_unchanged(dataset_dir: Path | Sequence[Path], output_dir: Path)
             raise InputError(error.path, error.reason, mend) from error
 
 
-def _configs(*names: str | None) -> tuple[str, str]:
-    files = [f"configs/{name}.{'yaml' if name.startswith('paper') else 'json'}" for name in names if name]
+def _configs(*names: str) -> tuple[str, str]:
+    files = [f"configs/{name}.{'json' if number == 0 else 'yaml'}" for number, name in enumerate(names)]
     return "--config_file", files[0] if len(files) == 1 else str(files)
 
 

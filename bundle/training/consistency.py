@@ -71,7 +71,7 @@ class Consistency:
         """One step on a labelled batch and an unlabelled one, in one forward pass of the network."""
         trainer: Any = engine
         image, label = trainer.prepare_batch(batchdata, trainer.state.device, trainer.non_blocking, **trainer.to_kwargs)
-        changed, target, sure = self.draw(trainer.inferer, image.device)
+        changed, target, sure, presence = self.draw(trainer.inferer, image.device)
         output = trainer.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         trainer.network.train()
         trainer.optimizer.zero_grad(set_to_none=True)
@@ -79,7 +79,10 @@ class Consistency:
         output[Keys.PRED], guess = trainer.inferer(both, trainer.network).split([len(image), len(changed)])
         trainer.fire_event(IterationEvents.FORWARD_COMPLETED)
         loss = trainer.loss_function(output[Keys.PRED], label).mean()
-        output[Keys.LOSS] = loss + self._weight(trainer.state.iteration) * agreement_loss(guess, target, sure)
+        agreement = agreement_loss(guess[:, :1], target, sure)
+        if presence is not None and guess.shape[1] > 1:
+            agreement = agreement + F.binary_cross_entropy_with_logits(guess[:, 1].mean(dim=(1, 2)), presence)
+        output[Keys.LOSS] = loss + self._weight(trainer.state.iteration) * agreement
         trainer.fire_event(IterationEvents.LOSS_COMPLETED)
         output[Keys.LOSS].backward()
         trainer.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -90,18 +93,21 @@ class Consistency:
     @torch.no_grad()
     def draw(
         self, inferer: Callable[..., torch.Tensor], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Draw unlabelled images.
 
         Returns:
             strongly changed images (M, C, H, W) in [0, 1]; what the teacher says of them, (M, 1, H, W), 0 or 1, or its
-            probability; where it is sure, (M, 1, H, W), 0 or 1. All float32.
+            probability; where it is sure, (M, 1, H, W), 0 or 1; and the probability that there is a lesion, (M,), where
+            a teacher with a presence head teaches it: not where the word is made hard. All float32.
         """
         chosen = torch.randint(len(self.images), (self.batch_size,))
         image = self.images[chosen].to(device)
         image, _ = self.warp(image, image[:, :1])
         self.teacher.eval()
-        probability = inferer(image.contiguous(memory_format=torch.channels_last), self.teacher).sigmoid()
+        said = inferer(image.contiguous(memory_format=torch.channels_last), self.teacher).sigmoid()
+        probability = said[:, :1]
+        presence = said[:, 1].mean(dim=(1, 2)) if said.shape[1] > 1 and not self.hard else None
         target = (probability > 0.5).float() if self.hard else probability
         sure = ((probability >= self.lesion_confidence) | (1 - probability >= self.confidence)).float()
         changed = image
@@ -109,9 +115,10 @@ class Consistency:
             changed = change(changed)
         box = self._draw_boxes(image.shape[-2], image.shape[-1]).to(device)
         # Each image gets the rectangle of its neighbour in the batch, which was drawn at random.
-        return tuple(  # type: ignore[return-value]
+        changed, target, sure = (
             torch.where(box, value.roll(1, 0), value) for value in (changed.clamp(0, 1), target, sure)
         )
+        return changed, target, sure, presence
 
     def _draw_boxes(self, height: int, width: int) -> torch.Tensor:
         """A rectangle per image, (M, 1, H, W) bool, of 2 to 40 per cent of the area; none where CutMix is not drawn."""

@@ -8,7 +8,10 @@ __getattr__, __all__ = lazy_names(
     {
         "annotation": ["ForMonaiLabeld"],
         "augment": ["BatchAugmentation", "ImageAugmentation", "RandomSpeckle", "RandomWarp"],
-        "dictionary": ["CropLesiond", "DescribeLesiond", "EnhanceContrastd", "FitTod", "RemoveMarksd", "RestoreSized"],
+        "dictionary": [
+            *("CropLesiond", "DescribeLesiond", "EnhanceContrastd", "FitTod"),
+            *("OutlineLesiond", "RemoveMarksd", "RestoreSized"),
+        ],
         "features": ["FEATURES", "describe_lesion", "describe_shape"],
         "geometry": ["resize"],
         "lesion": ["LesionRegion", "find_lesion", "place_square", "quantise"],

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform, Transform
 from bundle.errors import UserError
 from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.geometry import FRAME_SHAPE, REGION, UNUSABLE, equalise, fit, place_in_frame, restore
-from bundle.transforms.lesion import LesionCrop, find_lesion, quantise
+from bundle.transforms.lesion import LesionCrop, find_lesion, quantise, split_presence
 from bundle.transforms.marks import remove_marks
 
 NATIVE_SHAPE = "native_shape"
@@ -109,6 +109,35 @@ class RestoreSized(MapTransform):
                 placed = place_in_frame(restored.cpu().numpy(), meta[FRAME_SHAPE], meta[REGION])
                 restored = torch.from_numpy(placed).to(restored.device)
             out[key] = torch.zeros_like(restored) if meta.get(UNUSABLE) else restored
+        return out
+
+
+class OutlineLesiond(MapTransform):
+    """Turn what a segmenter gives, (C, H, W) float in [0, 1], into the mask (1, H, W) uint8, 1 is lesion.
+
+    Adds ``probability``, the map (1, H, W) float; and ``lesion_probability``, what a presence head says of the image,
+    None without one, see `split_presence`.
+
+    Args:
+        keys: of one such answer.
+        threshold: a pixel whose probability reaches it is lesion.
+        none_below: the mask is empty where a lesion is less probable than this, see
+            `bundle.networks.weights.none_below`; the map stays.
+    """
+
+    def __init__(self, keys: KeysCollection, threshold: float = 0.5, none_below: float = 0.0) -> None:
+        super().__init__(keys)
+        self.threshold, self.none_below = float(threshold), float(none_below)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Outline the lesion."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            _, presence = split_presence(_plain(out[key]))
+            probability = _plain(out[key])[:1]
+            told = presence is None or presence >= self.none_below
+            out[key] = (probability >= self.threshold).to(torch.uint8) * told
+            out |= {"probability": probability, "lesion_probability": presence}
         return out
 
 

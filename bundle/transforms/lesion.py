@@ -48,6 +48,17 @@ class LesionRegion:
     is_fallback: bool
 
 
+def split_presence(probability: ArrayLike | torch.Tensor) -> tuple[np.ndarray, float | None]:
+    """Split what a segmenter gives: the map of an image, (H, W) float32 in [0, 1], and its probability of a lesion.
+
+    Args:
+        probability: (1, H, W) in [0, 1]; or (2, H, W), where the second channel is the presence head's answer: the same
+            at every pixel of the region that the network saw, and 0 outside.
+    """
+    values = torch.as_tensor(probability).float().cpu().numpy().clip(0, 1)
+    return values[0], float(values[1].max()) if len(values) > 1 else None
+
+
 def quantise(probability: ArrayLike) -> np.ndarray:
     """Round probabilities to the 256 levels of an 8-bit PNG: (H, W) float in [0, 1] -> uint8 in 0..255.
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from bundle.audit.dataset import audit_dataset, find_calipers
+from bundle.audit.dataset import audit_dataset
 from bundle.data.phantom import make_phantom
 from scripts import audit_data
 
@@ -94,19 +93,6 @@ def test_the_page_shows_what_was_found_and_needs_nothing_else(audited: tuple[Pat
     for text in ("SYNTHETIC", "not a medical device", "in several classes", "broken.png", "planted.png"):
         assert text.lower() in page.lower()
     assert "http" not in page.replace("http-equiv", "")
-
-
-def test_calipers_of_many_sizes_are_found_and_plain_tissue_has_none() -> None:
-    tissue = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (200, 240)).astype(np.float32), (0, 0), 3)
-    assert find_calipers(tissue) == []
-    for length, width in ((9, 1), (13, 1), (21, 2)):
-        marked = tissue.copy()
-        half = length // 2
-        cv2.line(marked, (120 - half, 60), (120 + half, 60), 255, width)
-        cv2.line(marked, (120, 60 - half), (120, 60 + half), 255, width)
-        ((row, column),) = find_calipers(marked)
-        assert abs(row - 60) <= 1
-        assert abs(column - 120) <= 1
 
 
 def test_an_unknown_layout_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

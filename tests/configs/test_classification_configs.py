@@ -31,6 +31,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN, EVALUATE = "configs/train_classifier.json", "configs/evaluate_classifier.json"
 PIPELINE, CLASSIFY = "configs/inference_pipeline.json", "configs/inference_classifier.json"
 SMALL = ["--max_epochs", "2", "--spatial_size", "[32, 32]", "--filters", "[4, 8]", "--batch_size", "4"]
+SMALL += ["--architecture", "SegNet"]
 # The sum of a bfloat16 convolution depends on the batch, and may move a level of the 8-bit map.
 EXACT = ["--amp", "false"]
 SPLIT = ["--split", "45:25:30"]
@@ -79,6 +80,7 @@ def segmented(tmp_path_factory: pytest.TempPathFactory, run_bundle: Run) -> Chai
         *("training", "--config_file", "configs/train.json", "--dataset_dir", chain.dataset, "--split", "20:10:70"),
         *("--prepared_dir", chain.folder / "prepared", "--output_dir", chain.segmentation),
         *("--max_epochs", "2", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--batch_size", "4"),
+        *("--architecture", "UNet"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     done = run_bundle(

@@ -40,7 +40,18 @@ def settings(small_phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> l
 @pytest.fixture(scope="module")
 def trained(settings: list[str], run_bundle: Run) -> Path:
     """The folder of a finished training of three epochs."""
-    small = ["--max_epochs", "3", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--batch_size", "4"]
+    small = [
+        "--max_epochs",
+        "3",
+        "--spatial_size",
+        "[48, 64]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        "--batch_size",
+        "4",
+    ]
     done = run_bundle("training", "--config_file", TRAIN, *settings, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "SYNTHETIC" in done.stderr
@@ -70,7 +81,18 @@ def test_training_on_the_phantom_never_touches_the_shipped_models(trained: Path,
 
 def test_the_same_command_again_has_nothing_left_to_train(trained: Path, settings: list[str], run_bundle: Run) -> None:
     before = torch.load(trained / "model.pt", weights_only=True)
-    small = ["--max_epochs", "3", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--batch_size", "4"]
+    small = [
+        "--max_epochs",
+        "3",
+        "--spatial_size",
+        "[48, 64]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        "--batch_size",
+        "4",
+    ]
     done = run_bundle("training", "--config_file", TRAIN, *settings, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     after = torch.load(trained / "model.pt", weights_only=True)
@@ -88,7 +110,18 @@ def test_a_run_folder_of_other_settings_is_refused_by_name(trained: Path, settin
 def test_images_without_a_lesion_join_the_training_on_request(
     settings: list[str], tmp_path: Path, run_bundle: Run
 ) -> None:
-    small = ["--max_epochs", "1", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--output_dir", str(tmp_path)]
+    small = [
+        "--max_epochs",
+        "1",
+        "--spatial_size",
+        "[48, 64]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        "--output_dir",
+        str(tmp_path),
+    ]
     done = run_bundle("training", "--config_file", TRAIN, *settings, *small, "--normals", "true")
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "model.json").read_text())["normals"] is True
@@ -148,7 +181,17 @@ def test_preprocessing_options_are_repeated_by_evaluation(
 ) -> None:
     option = {"letterbox": ["--letterbox", "True"], "clahe": ["--clahe", "2.0"]}[overlay]
     overrides = [*settings[:-1], str(tmp_path / "run")]
-    small = ["--max_epochs", "1", "--spatial_size", "[64, 64]", "--filters", "[4, 8]", *option]
+    small = [
+        "--max_epochs",
+        "1",
+        "--spatial_size",
+        "[64, 64]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        *option,
+    ]
     done = run_bundle("training", "--config_file", TRAIN, *overrides, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     parser = ConfigParser.load_config_file(EVALUATE)
@@ -171,7 +214,7 @@ def test_paper_rows_have_their_filters_and_rates(row: int, root: Path) -> None:
 
 def test_paper_recipe_trains_with_oversampling(settings: list[str], tmp_path: Path, run_bundle: Run) -> None:
     overrides = [*settings[:-1], str(tmp_path / "run")]
-    small = ["--max_epochs", "2", "--spatial_size", "[48, 64]", "--filters", "[4, 8]"]
+    small = ["--max_epochs", "2", "--spatial_size", "[48, 64]", "--architecture", "UNet", "--filters", "[4, 8]"]
     files = f"['{TRAIN}', 'configs/paper_segmentation.yaml']"
     done = run_bundle("training", "--config_file", files, *overrides, *small)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -185,7 +228,18 @@ def test_batch_norm_in_the_place_of_instance_norm_reaches_the_card_the_evaluatio
     settings: list[str], tmp_path: Path, run_bundle: Run, tiny_models: Path
 ) -> None:
     overrides = [*settings[:-1], str(tmp_path / "run")]
-    small = ["--max_epochs", "1", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--instance_norm", "False"]
+    small = [
+        "--max_epochs",
+        "1",
+        "--spatial_size",
+        "[48, 64]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        "--instance_norm",
+        "False",
+    ]
     done = run_bundle("training", "--config_file", TRAIN, *overrides, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     done = run_bundle("--config_file", EVALUATE, *overrides)
@@ -240,7 +294,7 @@ def test_a_run_on_records_given_by_a_tool_is_published_and_the_former_weights_ke
     done = run_bundle(
         *("run", "--config_file", TRAIN, "--bundle_root", tmp_path, "--dataset_dir", small_phantom),
         *("--split", "40:20:40", "--train#dataset#data", str(records), "--validate#dataset#data", str(records[:1])),
-        *("--max_epochs", "1", "--spatial_size", "[32, 32]", "--filters", "[4, 8]"),
+        *("--max_epochs", "1", "--spatial_size", "[32, 32]", "--architecture", "UNet", "--filters", "[4, 8]"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     card = json.loads((tmp_path / "models" / "model.json").read_text())
@@ -263,7 +317,18 @@ def test_two_processes_train_one_network(
     small_phantom: Path, settings: list[str], tmp_path: Path, run_bundle: Run
 ) -> None:
     overrides = [*settings[:-1], str(tmp_path / "run")]
-    small = ["--max_epochs", "2", "--spatial_size", "[48, 64]", "--filters", "[4, 8]", "--batch_size", "2"]
+    small = [
+        "--max_epochs",
+        "2",
+        "--spatial_size",
+        "[48, 64]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        "--batch_size",
+        "2",
+    ]
     files = f"['{TRAIN}', 'configs/multi_gpu_train.json']"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
     done = run_bundle("training", "--config_file", files, *overrides, *small, launcher=launcher)

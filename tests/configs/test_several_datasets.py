@@ -88,7 +88,7 @@ def test_an_evaluation_tells_each_dataset_and_the_presence_of_lesions(segmented:
     metrics = _read(segmented / "run_fold0" / "evaluation" / "metrics.json")
     assert {name: part["lesions"]["cases"] for name, part in metrics["datasets"].items()} == {"first": 8, "second": 8}
     assert metrics["datasets"]["first"]["normals"]["cases"] == metrics["presence"]["without"] == 2
-    assert metrics["presence"]["gated_dice"]["estimate"] <= metrics["lesions"]["dice"]["estimate"]
+    assert metrics["lesions"]["dice"]["estimate"] <= metrics["ungated"]["lesions"]["dice"]["estimate"]
     with open(segmented / "run_fold0" / "evaluation" / "per_image.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["image"].split("/")[0] for row in rows} == {row["dataset"] for row in rows} == {"first", "second"}

@@ -9,13 +9,18 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+import torch
 
+from bundle.data.ancestry import describe_start, leave_out_seen
 from bundle.data.cases import Case, read_cases
+from bundle.data.changes import SEEN
 from bundle.data.phantom import make_phantom
 from bundle.data.prepare import CASES, DATALIST, ensure_prepared, load_datalist, prepare, split_again
 from bundle.data.roots import dataset_name, find_roots
 from bundle.data.splits import PARTS, leave_out_dataset, split_by_name
+from bundle.data.training_sets import add_recorded
 from bundle.errors import UserError
+from bundle.networks.weights import write_weights
 
 SPLIT = "60:20:20"
 
@@ -186,3 +191,41 @@ def test_splits_of_one_dataset_are_what_they_were() -> None:
     assert [case.image for case in parts["test"]] == [
         case.image for case in split_by_name(cases[::-1], "fold 0 of 3", 5)["test"]
     ]
+
+
+def test_a_change_in_one_of_several_datasets_is_refused_by_that_datasets_name(made: Path, tmp_path: Path) -> None:
+    own = Path(copytree(made, tmp_path / "own"))
+    wanted = {"dataset_dir": _sets(own), "prepared_dir": own / "out", "split": SPLIT, "seed": 1}
+    ensure_prepared(**wanted)  # type: ignore[arg-type]
+    seen = json.loads((own / "out" / SEEN).read_text())
+    assert set(seen) == {"first/", "second/"}
+    image, other = (own / "there/second/benign" / f"benign ({number}).png" for number in (2, 3))
+    image.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=r"second: the data changed .*\(2\)\.png has other pixels") as caught:
+        ensure_prepared(**wanted)  # type: ignore[arg-type]
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_each_of_several_datasets_may_move_alone(made: Path, tmp_path: Path) -> None:
+    own = Path(copytree(made, tmp_path / "own"))
+    moved = [_sets(own)[0], Path(copytree(_sets(own)[1], tmp_path / "elsewhere/second"))]
+    found = ensure_prepared(moved, own / "out", split=SPLIT, seed=1)
+    assert any(str(tmp_path / "elsewhere") in record["image"] for record in found["training"])
+    assert set(json.loads((own / "out" / SEEN).read_text())) == {"first/", "second/"}
+
+
+def test_what_start_weights_have_seen_is_left_out_of_each_of_several_datasets(made: Path, tmp_path: Path) -> None:
+    whole = ensure_prepared(_sets(made), made / "out", split=SPLIT, seed=1)
+    digests = {
+        str(find_roots(_sets(made)).absolute(case.image)): case.sha256[:16]
+        for case in read_cases(made / "out" / CASES).cases
+    }
+    by_set = {record["dataset"]: record for record in whole["test"]}
+    assert set(by_set) == {"first", "second"}
+    write_weights(tmp_path / "model.pt", {"w": torch.zeros(1)}, {"name": "others", "dataset_sha256": "d0"})
+    add_recorded(tmp_path, {"d0": {digests[record["image"]] for record in by_set.values()}})
+    start = describe_start(tmp_path / "model.pt")
+    left = leave_out_seen(whole, _sets(made), [made / "out"], start, tmp_path)
+    seen = {record["group"] for record in by_set.values()}
+    assert left["test"] == [record for record in whole["test"] if record["group"] not in seen]
+    assert len(left["test"]) < len(whole["test"])

@@ -17,7 +17,14 @@ from scipy.stats import sem
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from bundle.errors import UserError
-from bundle.evaluation.segmentation import THRESHOLDS, choose_threshold, measure_case, summarise, summarise_doubt
+from bundle.evaluation.segmentation import (
+    THRESHOLDS,
+    choose_threshold,
+    gate,
+    measure_case,
+    summarise,
+    summarise_doubt,
+)
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 MAPS = SHAPES.flatmap(
@@ -219,3 +226,24 @@ def test_a_clearly_better_threshold_is_taken_and_a_slightly_better_one_is_not() 
 def test_equally_good_thresholds_give_one_half() -> None:
     lesion = _box(0, 0, 10, 10)
     assert choose_threshold([(lesion.astype(np.float32), lesion)]) == 0.5
+
+
+def test_a_lesion_that_is_told_to_be_none_scores_as_an_empty_mask_does_and_stands_ungated_beside() -> None:
+    lesion, probability = _box(5, 5, 10, 10), _box(5, 7, 10, 10).astype(np.float32)
+    told = {"presence": 0.2, "told_none": True}
+    normal = _row("b", "normal", "2", probability, np.zeros_like(lesion)) | told
+    rows = [_row("a", "benign", "1", probability, lesion) | told, normal]
+    empty = np.zeros_like(probability)
+    expected = [
+        _row("a", "benign", "1", empty, lesion) | told,
+        _row("b", "normal", "2", empty, np.zeros_like(lesion)) | told,
+    ]
+    assert [gate(row) for row in rows] == expected
+    assert gate(rows[0] | {"told_none": False})["dice"] > 0.7
+    summary = summarise(rows, draws=20)
+    assert summary["lesions"]["dice"]["estimate"] == 0
+    assert summary["classes"]["benign"]["missed"]["estimate"] == 1
+    assert summary["normals"]["false_positive_rate"]["estimate"] == 0
+    assert summary["ungated"]["lesions"]["dice"]["estimate"] == pytest.approx(0.8)
+    assert summary["ungated"]["normals"]["false_positive_rate"]["estimate"] == 1
+    assert summary["presence"]["lost"]["estimate"] == 1

@@ -39,7 +39,7 @@ def test_a_network_is_built_from_what_its_card_keeps_without_pretrained_weights(
     card = {**network_settings("LiteUNet", width=0.25, presence=True), "pretrained": True, "threshold": 0.5}
     network = build_from_card(card)
     assert isinstance(network, LiteUNet)
-    assert network.eval()(torch.rand(1, 1, 32, 32), with_presence=True).shape == (1, 2, 32, 32)
+    assert network.eval()(torch.rand(1, 1, 32, 32)).shape == (1, 2, 32, 32)
 
 
 def test_cards_of_before_there_was_a_choice_are_of_the_u_net_and_the_segnet(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {"width": 0.25, "decoder_channels": (8, 8, 8, 4, 4)}
 class TestLiteUNet(NetworkClaims):
     network = LiteUNet
     variants: ClassVar = [SMALL, {**SMALL, "presence": True, "standardize": False}]
-    exporteds: ClassVar = [SMALL]
+    exporteds: ClassVar = [{**SMALL, "presence": True}]
     odd_sizes: ClassVar = [(1, 1), (5, 7), (70, 33)]
     dropping: ClassVar = {**SMALL, "dropout": 0.5}
 
@@ -43,7 +43,7 @@ def network() -> LiteUNet:
 def test_an_image_of_any_size_keeps_its_size_in_the_lite_unet(network: LiteUNet, size: tuple[int, int]) -> None:
     with torch.no_grad():
         logits = network(torch.rand(2, 1, *size))
-    assert logits.shape == (2, 1, *size)
+    assert logits.shape == (2, 2, *size)
     assert torch.isfinite(logits).all()
 
 
@@ -65,8 +65,10 @@ def test_the_lite_unet_fits_the_size_of_a_shipped_file() -> None:
 
 def test_presence_is_one_more_channel_that_is_alike_everywhere(network: LiteUNet) -> None:
     image = torch.rand(3, 1, 40, 33, generator=torch.Generator().manual_seed(0))
+    headless = LiteUNet(**SMALL).eval()
+    headless.load_state_dict({key: value for key, value in network.state_dict().items() if "presence" not in key})
     with torch.no_grad():
-        plain, both = network(image), network(image, with_presence=True)
+        plain, both = headless(image), network(image)
     assert both.shape == (3, 2, 40, 33)
     assert torch.equal(both[:, :1], plain)
     assert torch.equal(both[:, 1], both[:, 1, :1, :1].expand(-1, 40, 33))
@@ -75,15 +77,10 @@ def test_presence_is_one_more_channel_that_is_alike_everywhere(network: LiteUNet
 
 def test_the_loss_of_presence_reaches_its_head_and_the_encoder() -> None:
     trained = LiteUNet(**SMALL, presence=True).train()
-    trained(torch.rand(4, 1, 32, 32), with_presence=True)[:, 1].square().mean().backward()
+    trained(torch.rand(4, 1, 32, 32))[:, 1].square().mean().backward()
     assert trained.presence_head.weight.grad.abs().sum() > 0
     assert trained.encoder.stem[0].weight.grad.abs().sum() > 0
     assert trained.head.weight.grad.abs().sum() == 0
-
-
-def test_presence_without_a_head_is_refused() -> None:
-    with pytest.raises(ValueError, match="no presence head"):
-        LiteUNet(**SMALL).eval()(torch.rand(1, 1, 32, 32), with_presence=True)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 1)])

@@ -33,7 +33,7 @@ def test_overlay_keeps_the_image_outside_and_draws_the_contour(tmp_path: Path) -
     image = np.tile(np.linspace(0, 255, 60, dtype=np.float32), (40, 1))
     probability = np.zeros((40, 60))
     probability[10:20, 5:25] = 0.5
-    write_overlay(image, probability, 0.5, tmp_path / "overlay.png")
+    write_overlay(image, probability >= 0.5, tmp_path / "overlay.png")
     with Image.open(tmp_path / "overlay.png") as file:
         assert (file.mode, file.size) == ("RGB", (60, 40))
         read = np.asarray(file)
@@ -47,14 +47,14 @@ def test_overlay_keeps_the_image_outside_and_draws_the_contour(tmp_path: Path) -
 
 def test_overlay_without_a_lesion_is_the_grey_image(tmp_path: Path) -> None:
     image = np.full((8, 9), 300, np.float32)
-    write_overlay(image, np.zeros((8, 9)), 0.5, tmp_path / "overlay.png")
+    write_overlay(image, np.zeros((8, 9), bool), tmp_path / "overlay.png")
     with Image.open(tmp_path / "overlay.png") as file:
         assert (np.asarray(file) == 255).all()
 
 
 def test_overlay_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one size"):
-        write_overlay(np.zeros((8, 9), np.float32), np.zeros((9, 8)), 0.5, tmp_path / "overlay.png")
+        write_overlay(np.zeros((8, 9), np.float32), np.zeros((9, 8), bool), tmp_path / "overlay.png")
 
 
 def test_explanation_is_coloured_where_it_is_hot_and_draws_the_contour(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def _run(dataset: Path, output: Path) -> ImageFolder:
     engine = Engine(predict)
     weights = output.with_name("model.pt")
     write_weights(weights, {"w": torch.zeros(1)}, {"threshold": THRESHOLD})
-    WriteMasks(output, dataset, THRESHOLD, images, weights).attach(engine)
+    WriteMasks(output, dataset, images, weights).attach(engine)
     engine.run([list(images.readable)])
     return images
 
@@ -139,7 +139,7 @@ def test_maps_that_are_being_replaced_belong_to_nobody(dataset: Path, tmp_path: 
     _run(dataset, tmp_path / "out")
     engine = Engine(lambda *_: [])
     weights = tmp_path / "model.pt"
-    WriteMasks(tmp_path / "out", dataset, THRESHOLD, list_images(dataset), weights).attach(engine)
+    WriteMasks(tmp_path / "out", dataset, list_images(dataset), weights).attach(engine)
 
     @engine.on(Events.ITERATION_STARTED)
     def lose_power(_: Engine) -> None:

@@ -13,9 +13,8 @@ import torch
 from scipy.special import expit
 
 from bundle.errors import UserError
-from bundle.finding import ABSENT, DOUBTFUL_OUTLINE, MAPS, NO_LESION, Finding
+from bundle.finding import ABSENT, AT_MARKS, DOUBTFUL_OUTLINE, MAPS, NO_LESION, Finding
 from bundle.networks import SegNet
-from bundle.prediction.classify import split_presence
 from bundle.prediction.dictionary import ClassifyLesiond
 from bundle.readers import UltrasoundImage
 
@@ -142,7 +141,7 @@ def test_an_image_without_contrast_is_unusable_whatever_its_map_says(box: np.nda
 def test_a_segmenter_that_tells_of_a_lesions_presence_is_believed_at_the_limit_of_its_card(
     box: np.ndarray, presence: float | None, state: str
 ) -> None:
-    card = {**SEGMENTER, "presence_threshold": 0.3}
+    card = {**SEGMENTER, "presence_points": {"none_below": 0.3}}
     finding = _step(card).classify("a.png", IMAGE, box, presence)
     assert (finding.lesion_state, finding.lesion_probability) == (state, presence)
     if state == "none found":
@@ -151,16 +150,19 @@ def test_a_segmenter_that_tells_of_a_lesions_presence_is_believed_at_the_limit_o
     assert _step(SEGMENTER).classify("a.png", IMAGE, box, presence).lesion_state == "found"
 
 
+@pytest.mark.parametrize(("marks", "warned"), [(0, False), (1, False), (2, True)])
+def test_a_pair_of_calipers_at_the_outline_is_warned_of(box: np.ndarray, marks: int, warned: bool) -> None:
+    pixels = np.random.default_rng(0).uniform(40, 80, box.shape).astype(np.float32)
+    rows, columns = np.nonzero(box > 0.5)
+    for column in (columns.min(), columns.max())[:marks]:
+        row = int(rows.mean())
+        pixels[row, max(0, column - 5) : column + 6] = pixels[max(0, row - 5) : row + 6, column] = 255
+    finding = _step(SEGMENTER).classify("a.png", UltrasoundImage(pixels, None, ()), box)
+    assert (AT_MARKS in finding.warnings) is warned
+
+
 def _step(segmenter_card: dict[str, Any]) -> ClassifyLesiond:
     return ClassifyLesiond(torch.nn.Identity(), lambda x, _: x.new_zeros(1, 1), "cpu", CARD, segmenter_card)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_a_second_channel_of_the_segmenter_is_the_probability_that_there_is_a_lesion(channels: int) -> None:
-    given = torch.cat([torch.rand(1, 5, 6), torch.full((1, 5, 6), 0.25)])[:channels]
-    levels, presence = split_presence(given)
-    assert np.array_equal(levels, given[0].numpy())
-    assert presence == (0.25 if channels == 2 else None)
 
 
 @pytest.mark.parametrize("change", ["older grey levels", "unknown feature"])

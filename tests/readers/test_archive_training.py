@@ -184,7 +184,18 @@ def test_an_archive_trains_and_is_evaluated_without_being_converted(
         *("--dataset_dir", str(archive), "--prepared_dir", str(tmp_path / "prepared"), "--split", "50:25:25"),
         *("--output_dir", str(tmp_path / "run")),
     ]
-    small = ["--max_epochs", "2", "--spatial_size", "[32, 32]", "--filters", "[4, 8]", "--batch_size", "4"]
+    small = [
+        "--max_epochs",
+        "2",
+        "--spatial_size",
+        "[32, 32]",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4, 8]",
+        "--batch_size",
+        "4",
+    ]
     done = run_bundle("training", "--config_file", "configs/train.json", *words, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     done = run_bundle("--config_file", "configs/evaluate.json", *words)

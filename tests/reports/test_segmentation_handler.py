@@ -212,9 +212,15 @@ def test_a_presence_channel_and_the_datasets_reach_rows_and_metrics(tmp_path: Pa
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {name: part["lesions"]["cases"] for name, part in metrics["datasets"].items()} == {"A": 1, "B": 1}
     assert metrics["presence"]["lost"]["estimate"] == 0.5
-    assert metrics["presence"]["gated_dice"]["estimate"] == metrics["lesions"]["dice"]["estimate"] / 2
+    # The lesion that is told to be none has Dice 0 in every figure, and stands beside as its map outlines it.
+    assert metrics["ungated"]["lesions"]["dice"]["estimate"] == 2 * metrics["lesions"]["dice"]["estimate"]
+    assert metrics["lesions"]["missed"]["estimate"] == 0.5
+    assert metrics["datasets"]["B"]["lesions"]["dice"]["estimate"] == 0
+    assert metrics["datasets"]["B"]["ungated"]["lesions"]["dice"]["estimate"] > 0
+    assert "The map alone" in (tmp_path / "out" / "report.html").read_text()
     assert set(metrics["device"]) == {"scanner A", "scanner B"}
     with Image.open(tmp_path / "maps/probabilities/data/benign/benign (0).png") as kept:
         assert np.asarray(kept).max() == round(0.9 * 255)
     record = json.loads((tmp_path / "maps/segmenter.json").read_text())
     assert len(record["pixels"]) == 3
+    assert record["lesion_probability"]["data/malignant/malignant (2).png"] == pytest.approx(0.3)

@@ -36,9 +36,9 @@ def _consistency(**settings: object) -> Consistency:
     return Consistency(_images(), _Bright(), **given)  # type: ignore[arg-type]
 
 
-def _draw(consistency: Consistency) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _draw(consistency: Consistency) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    return consistency.draw(lambda image, network: network(image), torch.device("cpu"))
+    return consistency.draw(lambda image, network: network(image), torch.device("cpu"))[:3]
 
 
 def test_the_teacher_sees_the_image_before_the_strong_changes() -> None:
@@ -74,6 +74,20 @@ def test_an_equal_seed_draws_the_same() -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
+def test_a_teachers_word_on_the_lesions_presence_is_taught_softly_and_in_a_channel_of_its_own() -> None:
+    class Told(_Bright):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([super().forward(image), torch.full_like(image, 2.0)], dim=1)
+
+    for hard in (False, True):
+        consistency = _consistency(hard=hard, cutmix=1.0)
+        consistency.teacher = Told()
+        torch.manual_seed(0)
+        _, target, sure, presence = consistency.draw(lambda image, network: network(image), torch.device("cpu"))
+        assert target.shape == sure.shape == (16, 1, 8, 12)
+        assert presence is None if hard else torch.allclose(presence, torch.tensor(2.0).sigmoid().expand(16))
+
+
 def test_pixels_that_are_not_sure_change_neither_loss_nor_gradient() -> None:
     logits = torch.zeros(2, 1, 4, 4, requires_grad=True)
     sure = torch.zeros_like(logits)
@@ -105,7 +119,16 @@ def test_a_run_learns_from_unlabelled_images_and_never_opens_their_masks(
     assert not tested & set(hidden)
 
     words = ["training", "--config_file", OVERLAY, "--dataset_dir", small_phantom, "--split", split]
-    words += ["--prepared_dir", tmp_path / "prepared", "--filters", "[4,8]", "--spatial_size", "[32,48]"]
+    words += [
+        "--prepared_dir",
+        tmp_path / "prepared",
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[4,8]",
+        "--spatial_size",
+        "[32,48]",
+    ]
     words += ["--max_epochs", 2, "--batch_size", 2, "--val_interval", 1, "--confidence", "0.5"]
     ended = run_bundle(*words, "--output_dir", tmp_path / "run")
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-6000:]

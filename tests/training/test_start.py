@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bundle.errors import UserError
-from bundle.networks import UNet
+from bundle.networks import LiteUNet, UNet
 from bundle.networks.weights import flat_state_dict, write_weights
 from bundle.training import start_from
 
@@ -87,3 +87,17 @@ def test_without_start_weights_nothing_is_taken(run: Any) -> None:
     built = run()
     assert built["spatial_size"] == [32, 32]
     start_from(None, built["network"])
+
+
+def test_imagenet_weights_are_given_to_the_encoder_of_a_run_without_start_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr("bundle.training.start.load_imagenet", given.append)
+    network = LiteUNet(width=0.25, decoder_channels=(8, 8, 8, 8, 4))
+    start_from(None, network, "false")
+    assert not given
+    start_from(None, network, True)
+    assert given == [network.encoder]
+    with pytest.raises(UserError, match="no ImageNet weights of UNet"):
+        start_from(None, UNet(filters=(2, 4)), True)

@@ -28,7 +28,7 @@ def data(small_phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 @pytest.fixture(scope="module")
 def teacher(data: list[str], tmp_path_factory: pytest.TempPathFactory, run_bundle: Run) -> Path:
     folder = tmp_path_factory.mktemp("teacher")
-    words = [*data, *SMALL, "--filters", "[4, 8]", "--output_dir", str(folder)]
+    words = [*data, *SMALL, "--architecture", "UNet", "--filters", "[4, 8]", "--output_dir", str(folder)]
     done = run_bundle("training", "--config_file", TRAIN, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "model.pt"
@@ -37,7 +37,18 @@ def teacher(data: list[str], tmp_path_factory: pytest.TempPathFactory, run_bundl
 def test_a_small_network_learns_from_a_large_one(
     data: list[str], teacher: Path, tmp_path: Path, run_bundle: Run
 ) -> None:
-    words = [*data, *SMALL, "--filters", "[2, 4]", "--teacher_weights", str(teacher), "--output_dir", str(tmp_path)]
+    words = [
+        *data,
+        *SMALL,
+        "--architecture",
+        "UNet",
+        "--filters",
+        "[2, 4]",
+        "--teacher_weights",
+        str(teacher),
+        "--output_dir",
+        str(tmp_path),
+    ]
     done = run_bundle("training", "--config_file", OVERLAY, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     card = json.loads((tmp_path / "model.json").read_text())
@@ -56,7 +67,7 @@ def test_a_small_network_learns_from_a_large_one(
 def test_a_teacher_that_does_not_fit_is_refused(
     change: list[str], told: str, data: list[str], teacher: Path, tmp_path: Path, run_bundle: Run
 ) -> None:
-    words = [*data, *SMALL, "--filters", "[2, 4]", "--teacher_weights", str(teacher), *change]
+    words = [*data, *SMALL, "--architecture", "UNet", "--filters", "[2, 4]", "--teacher_weights", str(teacher), *change]
     if "--split_seed" in change:
         words[words.index("--prepared_dir") + 1] = str(tmp_path / "prepared")
     done = run_bundle("training", "--config_file", OVERLAY, *words, "--output_dir", str(tmp_path / "run"))

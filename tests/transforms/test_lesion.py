@@ -17,8 +17,8 @@ from PIL import Image
 from scipy import ndimage
 
 from bundle.errors import InputError, UserError
-from bundle.transforms import CropLesiond, LoadProbabilityd, find_lesion, place_square, quantise
-from bundle.transforms.lesion import Box, cut_mirrored
+from bundle.transforms import CropLesiond, LoadProbabilityd, OutlineLesiond, find_lesion, place_square, quantise
+from bundle.transforms.lesion import Box, cut_mirrored, split_presence
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
 MAPS = hnp.arrays(np.uint8, SHAPES, elements=st.sampled_from([0, 3, 90, 127, 128, 200, 255]))
@@ -272,3 +272,25 @@ def test_a_list_of_masks_is_the_oracles_map(tmp_path: Path) -> None:
 def test_impossible_settings_of_the_crop_are_refused_by_name(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         CropLesiond("image", **settings)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_second_channel_of_the_segmenter_is_the_probability_that_there_is_a_lesion(channels: int) -> None:
+    head = torch.full((1, 5, 6), 0.25)
+    head[:, :2] = 0  # outside the region of the frame that the network saw
+    given = torch.cat([torch.rand(1, 5, 6), head])[:channels]
+    levels, presence = split_presence(given)
+    assert np.array_equal(levels, given[0].numpy())
+    assert presence == (0.25 if channels == 2 else None)
+
+
+@pytest.mark.parametrize(("none_below", "outlined"), [(0.25, True), (0.26, False)])
+def test_nothing_is_outlined_where_a_lesion_is_less_probable_than_the_limit(none_below: float, outlined: bool) -> None:
+    given = torch.cat([torch.tensor([[[0.4, 0.5, 0.9]]]), torch.full((1, 1, 3), 0.25)])
+    found = OutlineLesiond("pred", 0.5, none_below)({"pred": MetaTensor(given)})
+    assert found["pred"].tolist() == [[[0, int(outlined), int(outlined)]]]
+    assert found["pred"].dtype == torch.uint8
+    assert found["lesion_probability"] == 0.25
+    assert torch.equal(found["probability"], given[:1])  # what the network saw stays to be looked at
+    alone = OutlineLesiond("pred", 0.5, none_below)({"pred": given[:1]})
+    assert (alone["pred"].tolist(), alone["lesion_probability"]) == ([[[0, 1, 1]]], None)

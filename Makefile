@@ -18,7 +18,7 @@ $(VENV)/.runtime: requirements.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-export.txt requirements-backends.txt requirements-docs.txt requirements-clinic.txt \
-		$(VENV)/.runtime
+		requirements-pretrained.txt $(VENV)/.runtime
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
 	touch $@
 

@@ -151,7 +151,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     tls("--tls-key", type=Path, metavar="FILE", help="the key of it, PEM, without a password")
     tls("--tls-ca", type=Path, metavar="FILE", help="who signs the certificates of the others, PEM")
     model = parser.add_argument_group("networks").add_argument
-    model("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    model(
+        "--models",
+        type=Path,
+        default=ROOT / "models",
+        metavar="DIR",
+        help="default: models; models/paper for paper_model.pt and its fellows there",
+    )
     model("--small", action="store_true", help="segment with model_small.pt of that folder, made for CPUs")
     model("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     model("--backend", choices=("torch", "onnxruntime", "openvino"), default="torch", help="what computes the networks")

@@ -28,7 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset_dir", type=Path, metavar="DIR", help="the dataset's folder, or a CSV manifest")
     parser.add_argument("--dataset", choices=DATASETS, help="its layout, see docs/datasets.md; default: detect it")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/external_<dataset folder name>")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=ROOT / "models",
+        metavar="DIR",
+        help="default: models; models/paper for paper_model.pt and its fellows there",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     parser.add_argument(
         "--leave-out",

@@ -19,7 +19,13 @@ FORMATS = ("torchscript", "onnx", "torch.export", "safetensors")
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, 1 if an export computes something else than its network, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=ROOT / "models",
+        metavar="DIR",
+        help="default: models; models/paper for paper_model.pt and its fellows there",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets the files and exports.json")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="default: all")
     options = parser.parse_args(argv)

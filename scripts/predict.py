@@ -163,7 +163,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     cine.add_argument("--frame", type=_count(0), metavar="N", help="frame N alone, counted from 0")
     cine.add_argument("--every", type=_count(1), metavar="N", help="every N-th frame")
     cine.add_argument("--all-frames", action="store_true", help="all frames")
-    add("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
+    add(
+        "--models",
+        type=Path,
+        default=ROOT / "models",
+        metavar="DIR",
+        help="default: models; models/paper for paper_model.pt and its fellows there",
+    )
     add("--small", action="store_true", help="segment with model_small.pt of that folder, made for CPUs")
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")

@@ -121,6 +121,19 @@ def read_card(weights: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
+def weights_file(models: str | os.PathLike[str], name: str) -> Path:
+    """The weights file of a name, such as `SEGMENTER`, in a folder of models, or of a set of several in one folder.
+
+    Args:
+        models: the folder; or the folder and the name of a set in it: ``models/paper`` is ``paper_model.pt`` and
+            its fellows in ``models``.
+        name: of the file.
+    """
+    folder = Path(models)
+    of_set = folder.with_name(f"{folder.name}_{name}")
+    return of_set if of_set.is_file() and not folder.is_dir() else folder / name
+
+
 def none_below(card: Mapping[str, Any]) -> float:
     """The probability of a lesion below which a segmenter's card tells of none; 0 where its network does not tell."""
     return float(card.get("presence_points", {}).get("none_below", 0.0))

@@ -26,7 +26,7 @@ from bundle.evaluation.intervals import DRAWS
 from bundle.evaluation.segmentation import gate, measure_case
 from bundle.files import lock_folder, read_json, to_csv, write_atomically, write_json
 from bundle.finding import ABSENT, LESION_STATES, NOT_A_DEVICE, UNUSABLE
-from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, weights_file
 from bundle.outputs.png import write_mask
 from bundle.prediction.batch import weights_digest
 from bundle.prediction.predictor import Predictor
@@ -58,7 +58,7 @@ def evaluate_external(
         dataset: a folder or a CSV manifest.
         output_dir: made if need be. `images/` keeps each image's scores and `masks/` its predicted lesion; where both
             networks and the image are the same they are taken from there.
-        models: folder of both weights.
+        models: folder of both weights, or a set in it, see `weights_file`.
         layout: as `bundle.data.check.list_dataset` takes it; None to detect it.
         leave_out: flags of `bundle.data.cases.FLAGS`; images with one of them are not scored.
         trained_on: prepared folders of what the weights were trained on, where `trained_on.json` beside them does not
@@ -79,10 +79,11 @@ def evaluate_external(
         raise UserError(f"{output}: lies inside {folder}, whose images are read; give an output folder outside it")
     predictor = Predictor.from_folder(models, device)
     cards = {
-        name: read_card(Path(models) / file) for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
+        name: read_card(weights_file(models, file))
+        for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
     }
     checked = check_dataset(dataset, skip_bad=True, layout=layout)
-    trained = read_training_sets(trained_on, Path(models), cards)
+    trained = read_training_sets(trained_on, weights_file(models, SEGMENTER).parent, cards)
     refuse_training_set(checked, cards, dataset, trained)
     cases, left_out = _choose(checked.cases, leave_out, set().union(*trained.values()))
     if not cases:

@@ -20,7 +20,7 @@ from bundle.errors import UserError
 from bundle.finding import Finding
 from bundle.networks import build_from_card
 from bundle.networks.autocast import Autocast
-from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card, weights_file
 from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
 from bundle.prediction.classify import LesionClassifier
 from bundle.readers import UltrasoundImage, read_image, split_frame
@@ -91,9 +91,12 @@ class Predictor:
         backend: str = TORCH,
         small: bool = False,
     ) -> Predictor:
-        """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder.
+        """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder, or of a set in it.
 
-        With ``small`` the segmenter is ``model_small.pt``, for CPUs.
+        Args:
+            folder: ``models``; or ``models/paper`` for ``models/paper_model.pt`` and its fellows, see `weights_file`.
+            device, amp, explain, allow_unverified, backend: as the class takes them.
+            small: the segmenter is ``model_small.pt``, for CPUs.
         """
         return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend)
 
@@ -136,8 +139,8 @@ class Predictor:
 
 
 def weights_in(folder: str | os.PathLike[str], small: bool = False) -> tuple[Path, Path]:
-    """The weights files of segmenter and classifier in a folder of models."""
-    return Path(folder) / (SMALL_SEGMENTER if small else SEGMENTER), Path(folder) / CLASSIFIER
+    """The weights files of segmenter and classifier in a folder of models, or of a set in it, see `weights_file`."""
+    return weights_file(folder, SMALL_SEGMENTER if small else SEGMENTER), weights_file(folder, CLASSIFIER)
 
 
 def _as_image(image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None) -> UltrasoundImage:

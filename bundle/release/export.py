@@ -20,7 +20,7 @@ import torch
 from bundle.errors import UserError
 from bundle.files import make_folder, sha256_of, write_atomically, write_json
 from bundle.networks.onnx import to_onnx
-from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, weights_file
 from bundle.prediction.predictor import Predictor
 
 MAX_DIFFERENCE = 1e-4
@@ -54,7 +54,7 @@ def export_networks(
     entries = []
     for file, network in networks.items():
         plain = network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-        card = read_card(Path(models_dir) / file)
+        card = read_card(weights_file(models_dir, file))
         shape = (int(card.get("in_channels", 1)), *card["spatial_size"])
         for name in formats or list(FORMATS):
             path = Path(output_dir) / f"{Path(file).stem}.{FORMATS[name][0]}"

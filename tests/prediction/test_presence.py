@@ -111,7 +111,8 @@ def test_every_file_says_that_no_lesion_was_found(absent: Path, tmp_path: Path) 
     assert any("no lesion found" in text.lower() for text in state)
     assert not any("P(malignant)" in text for text in state)
     page = (output / "report.html").read_text()
-    assert "no lesion found" in page
+    assert "<td>none found</td>" in page
+    assert "P(lesion)" in page
     assert "P(malignant) 0" not in page
 
 

@@ -28,8 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("README", "datasets", "inputs", "outputs", "scaling"))]
 OTHER_PAGES = ["docs/reliability.md", "docs/monai_label.md", "docs/evidence.md", "docs/security.md"]
 TINY = {
-    "train.json": ["--max_epochs", "1", "--spatial_size", "[32,32]", "--filters", "[4,8]"],
-    "train_classifier.json": ["--max_epochs", "1", "--spatial_size", "[32,32]", "--filters", "[4,8,8,8]"],
+    # An overlay's own settings first: the smallest network of each architecture.
+    "lite_segmentation.yaml": ["--max_epochs", "1", "--spatial_size", "[32,32]", "--width", "0.25"],
+    "train.json": ["--max_epochs", "1", "--spatial_size", "[32,32]", "--architecture", "UNet", "--filters", "[4,8]"],
+    "train_classifier.json": [
+        *("--max_epochs", "1", "--spatial_size", "[32,32]"),
+        *("--architecture", "SegNet", "--filters", "[4,8,8,8]"),
+    ],
     "reproduce.py": [
         *("--folds", "2", "--jobs", "2", "--members", "1", "--max_epochs", "1"),
         *("--segmentation", "filters=[4,8]", "spatial_size=[32,32]"),
@@ -179,7 +184,7 @@ class Place:
 
     @staticmethod
     def _named(words: list[str]) -> list[str]:
-        return [*(path.name for path in _configs(words)[:1]), *words[:2]]
+        return [*(path.name for path in _configs(words)), *words[:2]]
 
     def run(self, words: list[str]) -> None:
         environment = {**os.environ, "PYTHONPATH": ""}

@@ -51,6 +51,7 @@ class Lab:
         common += ["--num_workers", workers, "--val_interval", "1", "--filters", "[4,8]"]
         common += ["--prepared_dir", self.folder / "prepared", "--spatial_size", "[64,64]"]
         common += ["--checkpoint#time_share", "1e9"]  # save each epoch, however short
+        common += ["--architecture", "UNet" if stage == "segmentation" else "SegNet"]
         if stage == "segmentation":
             common += ["--split", "40:20:40", "--batch_size", "4"]
         else:

@@ -36,7 +36,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         given[name] = {
             **{"dataset_dir": str(folder / "data"), "prepared_dir": str(folder / "prepared"), "split": "50:25:25"},
             # Several steps an epoch: the very first one, of the warm-up, changes nothing.
-            **{"filters": [4, 8], "spatial_size": [48, 64], "batch_size": 2},
+            **{"architecture": "UNet", "filters": [4, 8], "spatial_size": [48, 64], "batch_size": 2},
             **{"output_dir": str(folder / "run"), "max_epochs": ROUNDS, "val_interval": 1},
         }
     return given

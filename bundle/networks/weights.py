@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SEGMENTER, SMALL_SEGMENTER, CLASSIFIER = "model.pt", "model_small.pt", "model_classifier.pt"  # in models/
 
+_OWN_MODELS = Path(__file__).resolve().parents[2] / "models"
 _SEAL = b"sha256:"
 _SEAL_LENGTH = len(_SEAL) + 64
 
@@ -160,9 +161,12 @@ def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> d
 def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Take the settings named in ``defaults`` from the card of a weights file; defaults where the card lacks them.
 
-    Configs use it so that a network trained with other filters is evaluated with these filters.
+    Configs use it so that a network trained with other filters is evaluated with these filters. Where no such weights
+    are, the card of the bundle's own of that name tells: ``monai.bundle.load`` builds the network of a config in
+    whatever folder it is called, and then gives it the weights of the bundle's.
     """
-    card = read_card(weights)
+    path = Path(weights)
+    card = read_card(path if path.exists() or card_path(path).exists() else _OWN_MODELS / path.name)
     return {name: card.get(name, value) for name, value in defaults.items()}
 
 

@@ -10,6 +10,7 @@ from shutil import copytree
 
 import pytest
 import torch
+from PIL import Image
 
 from bundle.data.ancestry import describe_start, leave_out_seen
 from bundle.data.cases import Case, read_cases
@@ -199,8 +200,10 @@ def test_a_change_in_one_of_several_datasets_is_refused_by_that_datasets_name(ma
     ensure_prepared(**wanted)  # type: ignore[arg-type]
     seen = json.loads((own / "out" / SEEN).read_text())
     assert set(seen) == {"first/", "second/"}
-    image, other = (own / "there/second/benign" / f"benign ({number}).png" for number in (2, 3))
-    image.write_bytes(other.read_bytes())
+    image = own / "there/second/benign/benign (2).png"
+    with Image.open(image) as picture:
+        turned = picture.rotate(180)
+    turned.save(image)
     with pytest.raises(UserError, match=r"second: the data changed .*\(2\)\.png has other pixels") as caught:
         ensure_prepared(**wanted)  # type: ignore[arg-type]
     assert len(str(caught.value).splitlines()) == 1

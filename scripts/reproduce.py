@@ -28,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output_dir", type=Path, help="default: runs/reproduce_<dataset>")
     parser.add_argument("--ours", action="store_true", help="our recipe (default if --paper is not given)")
+    parser.add_argument("--lite", action="store_true", help="our recipe on pretrained encoders")
     parser.add_argument("--paper", action="store_true", help="the paper's recipe")
     parser.add_argument("--rows", type=int, nargs="+", default=[1], help="rows of the paper's Table 1; default: 1")
     parser.add_argument("--classifier_rows", type=int, nargs="+", default=[2], help="rows of Table 2; default: 2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of split and training; default: 0")
     parser.add_argument("--oracle", action="store_true", help="also classify from ground-truth masks, named so")
     parser.add_argument(
-        "--folds", type=int, help="also our recipe cross-validated: every image tested by networks that never saw it"
+        "--folds", type=int, help="also our recipes cross-validated: every image tested by networks that never saw it"
     )
     parser.add_argument(
         "--members", type=int, default=3, help="with --folds: classifiers per fold, averaged; default: %(default)s"
@@ -72,12 +73,14 @@ def main(argv: list[str] | None = None) -> int:
     steps = []
     for seed in options.seeds:
         # The plain chain unless only the paper's was asked for, and the cross-fitted one on request.
-        for folds in (
-            *([None] if options.ours or not options.paper else []),
-            *([options.folds] if options.folds else []),
+        plain = options.ours or not (options.paper or options.lite)
+        recipes = [*(["ours"] if plain else []), *(["lite"] if options.lite else [])]
+        for recipe, folds in (
+            *((recipe, None) for recipe in recipes),
+            *((recipe, options.folds) for recipe in recipes or ["ours"] if options.folds),
         ):
             steps += plan_chain(
-                *(dataset, output, "ours", seed),
+                *(dataset, output, recipe, seed),
                 masks=masks,
                 folds=folds,
                 members=options.members,

@@ -13,6 +13,13 @@ from bundle.errors import InputError
 from bundle.training.steps import Step
 
 SEGMENTATION_ROWS, CLASSIFICATION_ROWS = (1, 2, 3, 4), (1, 2, 3)
+RECIPES = {
+    "ours": ("unet_segmentation", "segnet_classifier"),
+    "lite": ("lite_segmentation", "lite_classifier"),
+    "paper": ("paper_segmentation", "paper_classifier"),
+}
+"""The overlays of each recipe, for the segmenter and for the classifier."""
+
 MEMBER_SEEDS = 1000
 """Between the seeds of an ensemble's members, so that they never meet those of another --seeds."""
 
@@ -35,7 +42,7 @@ def plan_chain(
     Args:
         dataset_dir: the dataset, or several that are used together; the audit of leaks is of one alone.
         output_dir: gets a folder per network.
-        recipe: "paper" or "ours".
+        recipe: of `RECIPES`.
         seed: of the training and of the split.
         row: of the paper's Table 1.
         classifier_rows: of the paper's Table 2; (None,) for ours, () for no classifier.
@@ -48,7 +55,7 @@ def plan_chain(
     run, prepared = output_dir / f"segmentation_{name}", output_dir / "prepared" / f"seed{seed}"
     if folds:
         prepared = prepared.with_name(f"seed{seed}_{folds}folds")
-    overlay = "paper_segmentation" if recipe == "paper" else "unet_segmentation"
+    overlay = RECIPES[recipe][0]
     sets = [dataset_dir] if isinstance(dataset_dir, Path) else list(dataset_dir)
     common = ("--dataset_dir", str(sets[0]) if len(sets) == 1 else str([str(path) for path in sets]))
     steps: list[Step] = []
@@ -140,7 +147,7 @@ def _plan_classifier(
     segmented: Sequence[Path],
 ) -> list[Step]:
     """Training and evaluation, once all maps are there; the seeds are of the split and of the network."""
-    overlay = "paper_classifier" if recipe == "paper" else "segnet_classifier"
+    overlay = RECIPES[recipe][1]
     words = (*common, "--output_dir", str(folder))
     return [
         Step(

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
-from bundle.training.chain import plan_chain
+from bundle.training.chain import RECIPES, plan_chain
 from bundle.training.steps import Step, run_steps
 from scripts import reproduce
 
@@ -72,6 +73,17 @@ def test_the_paper_s_classifiers_share_one_segmenter(tmp_path: Path) -> None:
     ]
     folder = str(tmp_path / "segmentation_paper_row1_seed0")
     assert all(folder in step.words for step in steps if "train classification" in step.name)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_names_its_networks_whatever_is_shipped(recipe: str, tmp_path: Path, root: Path) -> None:
+    steps = plan_chain(tmp_path / "data", tmp_path, recipe, 0)
+    for stage, base in (("segmentation", "train.json"), ("classification", "train_classifier.json")):
+        step = next(step for step in steps if step.name == f"train {stage} {recipe}_seed0")
+        files = step.words[step.words.index("--config_file") + 1]
+        overlay = next(name for name in RECIPES[recipe] if name in files)
+        assert files == f"['configs/{base}', 'configs/{overlay}.yaml']"
+        assert "architecture" in yaml.safe_load((root / f"configs/{overlay}.yaml").read_text())
 
 
 def test_ground_truth_masks_stand_in_a_folder_named_so(tmp_path: Path) -> None:

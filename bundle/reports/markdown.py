@@ -54,6 +54,14 @@ def size(value: Sequence[int] | None) -> str:
     return "×".join(str(length) for length in value) if value else "not recorded"
 
 
+def network(card: Mapping[str, Any]) -> str:
+    """Name a network by its card: the filters of a U-Net or SegNet; any other by its name and what it began with."""
+    if card.get("architecture", "UNet") in ("UNet", "SegNet"):
+        return widths(card.get("filters"))
+    width = f" ×{card['width']:g}" if card.get("width", 1) != 1 else ""
+    return f"{card['architecture']}{width}, from {'ImageNet' if card.get('pretrained') else 'random'} weights"
+
+
 def widths(value: Sequence[int] | None) -> str:
     """Return the filters of a network's levels: "16-32-64-128"."""
     return "-".join(str(width) for width in value) if value else "not recorded"

@@ -31,7 +31,7 @@ PAGES = {
     "evidence.md": "evidence.md.j2",
 }
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
-FILTERS = ("cell", "code", "number", "size", "span", "spread", "widths")
+FILTERS = ("cell", "code", "network", "number", "size", "span", "spread", "widths")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 PathLike = str | os.PathLike[str]

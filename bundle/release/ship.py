@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.data.training_sets import add_recorded, read_recorded
+from bundle.data.training_sets import TRAINED_ON, add_recorded, read_recorded
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, sha256_of, write_atomically, write_json
 from bundle.networks.build import CLASSIFIERS, SEGMENTERS
@@ -74,6 +74,10 @@ def ship_weights(
     figures = _figures(Path(results_dir), cross_validated_by, card)
     if figures["dataset_sha256"] != card["dataset_sha256"]:
         raise UserError(f"{cross_validated_by}: is of other data than {source}; give the record of its own data")
+    seen = read_recorded(source.parent)
+    if card["dataset_sha256"] not in seen:
+        mend = f"run scripts/record_training_set.py PREPARED_DIR --models {source.parent}"
+        raise InputError(source.parent / TRAINED_ON, "does not tell which images the weights have seen", mend)
     is_classifier = card["architecture"] in CLASSIFIERS
     target = folder / (CLASSIFIER if is_classifier else SMALL_SEGMENTER if small else SEGMENTER)
     if not is_classifier and card["architecture"] not in SEGMENTERS:
@@ -92,7 +96,7 @@ def ship_weights(
         known["paired_with"] = [sha256_of(file) for file in beside if file.is_file()]
     write_atomically(target, source.read_bytes())
     write_json(card_path(target), known)
-    add_recorded(folder, read_recorded(source.parent))
+    add_recorded(folder, seen)
     return target
 
 

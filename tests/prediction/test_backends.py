@@ -65,7 +65,7 @@ def test_the_shipped_models_say_the_same_in_float32(plain: Predictor, other: Pre
 
 
 def test_the_mirror_image_is_averaged_in(other: Predictor) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (128, 128), np.uint8)  # the network's size: nothing is resized
+    image = np.random.default_rng(0).integers(0, 255, other.size, np.uint8)  # the network's size: nothing is resized
     assert np.allclose(other.segment(image), other.segment(image[:, ::-1])[:, ::-1], atol=1e-4)
 
 

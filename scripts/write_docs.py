@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from bundle.files import write_atomically
+    from bundle.reports.cines import render_cines
     from bundle.reports.pages import (
         plan_figures,
         render_pages,
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.reports.tools import render_tools
 
     outdated = []
-    pages = {**render_pages(options.docs / "results", ROOT), **render_tools(options.docs)}
+    pages = {**render_pages(options.docs / "results", ROOT), **render_tools(options.docs), **render_cines(options.docs)}
     for name, text in pages.items():
         page = options.docs / name
         if page.is_file() and page.read_text(encoding="utf-8") == text:

@@ -117,14 +117,14 @@ def _write_case(folder: Path, label: str, index: int, seed: int, size_range: Siz
     height, width = (int(rng.integers(low, high, endpoint=True)) for low, high in size_range)
     y, x = np.mgrid[:height, :width].astype(np.float64)
     # Tissue is drawn on every second pixel: a quarter of the time, and speckle hides the difference.
-    level = zoom(_tissue(rng, y[::2, ::2], x[::2, ::2]), 2, order=1)[:height, :width]
-    _add_lobules(rng, level, y, x)
+    level = zoom(draw_tissue(rng, y[::2, ::2], x[::2, ::2]), 2, order=1)[:height, :width]
+    add_lobules(rng, level, y, x)
     masks = [np.zeros((height, width), bool)] if label == "normal" else []
     lesions = 0 if label == "normal" else 2 if index % 15 == 4 else 1  # two mask files for the 4th case, as in BUSI
     for number in range(lesions):  # one latent number drives every sign of malignancy: 6 % lie beyond 0.5
         suspicion = rng.beta(6, 2) if label == "malignant" else rng.beta(2, 6)
-        masks.append(_add_lesion(rng, level, y, x, suspicion, side=(number + 0.5) / lesions, share=1 / lesions))
-    Image.fromarray(_display(rng, level, y, x)).save(folder / f"{label} ({index}).png")
+        masks.append(add_lesion(rng, level, y, x, suspicion, side=(number + 0.5) / lesions, share=1 / lesions))
+    Image.fromarray(display(rng, level, y, x)).save(folder / f"{label} ({index}).png")
     for number, mask in enumerate(masks):
         name = f"{label} ({index})_mask{f'_{number}' if number else ''}.png"
         Image.fromarray(mask.astype(np.uint8) * 255).convert("1").save(folder / name)
@@ -138,7 +138,7 @@ def _noise(rng: Rng, y: Array, x: Array, cell_y: float, cell_x: float) -> Array:
     return np.asarray(1.5 * map_coordinates(grid, points, order=2, prefilter=False))
 
 
-def _step(value: Array, softness: float) -> Array:
+def soft_step(value: Array, softness: float) -> Array:
     """Soft step from 0 to 1 around value = 0; softness in the units of value."""
     return np.asarray(0.5 + 0.5 * np.tanh(value / (2 * softness)))
 
@@ -146,10 +146,10 @@ def _step(value: Array, softness: float) -> Array:
 def _strands(rng: Rng, y: Array, x: Array, cell_y: float, cell_x: float, thickness: float) -> Array:
     """Thin bright strands in [0, 1]: the zero lines of smooth noise, fading in and out, as septa and fibres do."""
     lines = -((_noise(rng, y, x, cell_y, cell_x) / thickness) ** 2)
-    return np.asarray(np.exp(lines) * _step(_noise(rng, y, x, cell_y, cell_x / 2), 0.4))
+    return np.asarray(np.exp(lines) * soft_step(_noise(rng, y, x, cell_y, cell_x / 2), 0.4))
 
 
-def _tissue(rng: Rng, y: Array, x: Array) -> Array:
+def draw_tissue(rng: Rng, y: Array, x: Array) -> Array:
     """Expected echo (H, W) in dB relative to fat: skin, fat with septa, glandular tissue, muscle with fibres."""
     height, width = np.ptp(y) + 1, np.ptp(x) + 1
     waves = 0.05 * height * _noise(rng, 0 * x[:1], x[:1], 1, width / 3)
@@ -162,13 +162,13 @@ def _tissue(rng: Rng, y: Array, x: Array) -> Array:
         gland += rng.uniform(4, 10) * _strands(rng, depth, x, height / 16 / scale, width / 4 / scale, 0.25)
     muscle = rng.uniform(-6, 0) + rng.uniform(10, 16) * _strands(rng, depth, x, height / 24, width / 3, 0.25)
     top, bottom = rng.uniform(0.12, 0.38) * height, rng.uniform(0.6, 0.9) * height
-    level = fat + (gland - fat) * _step(depth + uneven - top, height / 120)
-    level += (muscle - level) * _step(depth - uneven / 2 - bottom, height / 120)
+    level = fat + (gland - fat) * soft_step(depth + uneven - top, height / 120)
+    level += (muscle - level) * soft_step(depth - uneven / 2 - bottom, height / 120)
     skin = np.exp(-((y / (height / 50)) ** 2)) + 0.8 * np.exp(-(((y - height / 22) / (height / 120)) ** 2))
     return np.asarray(level + rng.uniform(6, 12) * skin)
 
 
-def _add_lobules(rng: Rng, level: Array, y: Array, x: Array) -> None:
+def add_lobules(rng: Rng, level: Array, y: Array, x: Array) -> None:
     """Distractors: fat lobules that look a little like lesions, and dark bands without a lesion above them."""
     height, width = level.shape
     for _ in range(rng.integers(1, 5)):
@@ -176,11 +176,11 @@ def _add_lobules(rng: Rng, level: Array, y: Array, x: Array) -> None:
         semi_y, semi_x = rng.uniform(0.03, 0.09) * height, rng.uniform(0.05, 0.16) * width
         radius = np.hypot((y - row) / semi_y, (x - column) / semi_x)
         radius += 0.3 * _noise(rng, y, x, semi_y / 1.5, semi_x / 1.5)
-        inside = rng.uniform(0.4, 1) * _step(1 - radius, rng.uniform(0.05, 0.15))
+        inside = rng.uniform(0.4, 1) * soft_step(1 - radius, rng.uniform(0.05, 0.15))
         level += (rng.uniform(-8, -2) - level) * inside + rng.uniform(0, 6) * np.exp(-(((radius - 1.1) / 0.1) ** 2))
     for _ in range(rng.integers(0, 3)):
         band = np.exp(-(((x - rng.uniform(0, width)) / (rng.uniform(0.02, 0.08) * width)) ** 2))
-        level -= rng.uniform(3, 9) * band * _step(y - rng.uniform(0.1, 0.6) * height, height / 25)
+        level -= rng.uniform(3, 9) * band * soft_step(y - rng.uniform(0.1, 0.6) * height, height / 25)
 
 
 def _outline(rng: Rng, angle: Array, suspicion: float) -> tuple[Array, Array]:
@@ -198,7 +198,7 @@ def _outline(rng: Rng, angle: Array, suspicion: float) -> tuple[Array, Array]:
     return (drawn + 0.5 * spicules) / size, drawn / size
 
 
-def _add_lesion(
+def add_lesion(
     rng: Rng, level: Array, y: Array, x: Array, suspicion: float, side: float, share: float
 ) -> NDArray[np.bool_]:
     """Draw one lesion with its halo and shadows into level; suspicion 0 is typically benign, 1 malignant."""
@@ -220,21 +220,29 @@ def _add_lesion(
     blur = (0.6 + 2.6 * suspicion * rng.uniform(0.6, 1.2)) * unit
     darkness = rng.uniform(18, 30) if rng.random() < 0.35 * (1 - suspicion) else rng.uniform(2, 10)  # a cyst is black
     inside = -darkness + (1 + 2.5 * suspicion) * _noise(rng, y, x, semi_y / 2.5, semi_x / 2.5)
-    level += (inside - level) * _step(inward, blur)
+    level += (inside - level) * soft_step(inward, blur)
     level += 5 * suspicion * rng.random() * np.exp(-(((inward + 7 * unit) / (5 * unit)) ** 2))
     level += 7 * (1 - suspicion) * rng.random() * np.exp(-((inward / (1.3 * unit)) ** 2)) * np.abs(np.sin(angle))
     # Below the lesion: enhancement where it lets sound through, shadow where it absorbs, thin shadows at smooth edges.
     behind = np.clip((y - row - 0.4 * semi_y) / semi_y, 0, 1)
     rays = 0.2 * _noise(rng, 0 * x[:1], x[:1], 1, semi_x / 3)
-    beam = (1 + rays) * _step(1 - np.abs(x - column) / (0.9 * semi_x) + rays, 0.12)
+    beam = (1 + rays) * soft_step(1 - np.abs(x - column) / (0.9 * semi_x) + rays, 0.12)
     level += (rng.normal(5, 3) - 14 * suspicion) * behind * beam
     edges = np.exp(-(((np.abs(x - column) - 0.97 * semi_x) / (3 * unit)) ** 2))
     level -= 7 * (1 - suspicion) * rng.random() * edges * behind
     return np.asarray(radius <= drawn)
 
 
-def _display(rng: Rng, level: Array, y: Array, x: Array) -> NDArray[np.uint8]:
-    """Attenuation, speckle, noise floor and log compression: expected echo (H, W) in dB -> grey values in [0, 255]."""
+def display(rng: Rng, level: Array, y: Array, x: Array, noise: Array | None = None) -> NDArray[np.uint8]:
+    """Attenuation, speckle, noise floor and log compression: expected echo (H, W) in dB -> grey values in [0, 255].
+
+    Args:
+        rng: of the settings, and of the speckle.
+        level: expected echo.
+        y, x: coordinates of its pixels.
+        noise: (10, H, W) standard normal, that the speckle is made of; None to draw it. A cine's frames have one rng
+            each, in the same state, and their own noise: one setting of the scanner.
+    """
     height, width = level.shape
     # What the time-gain compensation leaves of the loss with depth, its uneven sliders, poor contact at the sides.
     level = level - rng.uniform(4, 22) * np.clip(y / height - rng.uniform(0.2, 0.6), 0, 1)
@@ -243,7 +251,8 @@ def _display(rng: Rng, level: Array, y: Array, x: Array) -> NDArray[np.uint8]:
     # The lateral resolution of a linear probe is about half the axial one. The intensity of a complex Gaussian field
     # is fully developed (Rayleigh) speckle; the mean of five looks is what spatial compounding leaves of it.
     axial = rng.uniform(0.6, 0.9)
-    fields = gaussian_filter(rng.standard_normal((10, height, width)), (0, axial, axial * rng.uniform(1.6, 2.4)))
+    noise = rng.standard_normal((10, height, width)) if noise is None else noise
+    fields = gaussian_filter(noise, (0, axial, axial * rng.uniform(1.6, 2.4)))
     speckle = np.square(fields).mean(0) / np.square(fields).mean()
     decibels = 10 * np.log10(10 ** (level / 10) * speckle + 10 ** rng.uniform(-3.2, -2.6))  # echo and noise floor
     grey = rng.uniform(75, 110) + decibels * 255 / rng.uniform(36, 48)

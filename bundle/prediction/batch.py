@@ -25,11 +25,12 @@ from bundle.data.names import output_name
 from bundle.data.walk import passed_over_line, require_text_name
 from bundle.errors import InputError, NotAnImageError, printable
 from bundle.files import sha256_of
-from bundle.finding import FOUND, SCHEMA_VERSION, UNUSABLE, Finding
+from bundle.finding import SCHEMA_VERSION, UNUSABLE, Finding
 from bundle.networks.weights import card_path
 from bundle.outputs.case import parts_of, warn_of, write_case
 from bundle.outputs.findings import title_of_state, write_findings_csv, write_findings_json
 from bundle.outputs.records import Findings, Records
+from bundle.prediction.cines import CineSummary, line_of
 from bundle.prediction.inputs import FrameChoice, Input
 from bundle.prediction.predictor import Predictor, weights_in
 from bundle.readers import UltrasoundImage, count_frames, read_image, split_frame
@@ -274,7 +275,7 @@ class Summary:
     def __init__(self, passed_over: Mapping[str, int] = MappingProxyType({})) -> None:
         self.names: list[str] = []
         self.skipped: list[dict[str, str]] = []
-        self.cines: dict[str, dict[str, Any]] = {}
+        self._cines: dict[str, CineSummary] = {}
         self.refused: dict[tuple[str, str], list[str]] = {}
         self.blank: list[str] = []
         self.resumed = 0
@@ -294,39 +295,27 @@ class Summary:
         for refusal in outcome.refused:
             self.refused.setdefault((refusal["output"], refusal["reason"]), []).append(outcome.name)
         if outcome.frames > 1:
-            self._add_frame(outcome, outcome.finding)
+            cine = self._cines.setdefault(outcome.source, CineSummary(outcome.source, outcome.frames))
+            cine.add(outcome.name, outcome.finding)
         elif outcome.finding["lesion_state"] == UNUSABLE:
             self.blank.append(outcome.name)
 
     @property
     def unusable(self) -> list[str]:
         """Images that show nothing, and files of several frames of which none that was looked at shows anything."""
-        blank = (cine["file"] for cine in self.cines.values() if cine["unusable"] == cine["looked_at"])
+        blank = (cine.file for cine in self._cines.values() if cine.unusable == cine.looked_at)
         return [*self.blank, *blank]
 
     @property
     def usable(self) -> bool:
         """Whether any image was of use."""
-        frames = sum(cine["unusable"] for cine in self.cines.values())
+        frames = sum(cine.unusable for cine in self._cines.values())
         return len(self.names) > len(self.blank) + frames
 
-    def _add_frame(self, outcome: Outcome, finding: dict[str, Any]) -> None:
-        """Keep the frame of the highest probability, a doubtful one only where no other is outlined."""
-        cine = self.cines.setdefault(
-            outcome.source,
-            {
-                **{"file": outcome.source, "frames": outcome.frames, "looked_at": 0, "unusable": 0},
-                "most_suspicious": None,
-            },
-        )
-        cine["looked_at"] += 1
-        cine["unusable"] += finding["lesion_state"] == UNUSABLE
-        if finding["probability"] is None:
-            return
-        best = cine["most_suspicious"]
-        if best is None or _suspicion(finding) > _suspicion(best):
-            kept = {key: finding[key] for key in ("frame", "probability", "lesion_state")}
-            cine["most_suspicious"] = {"image": outcome.name, **kept}
+    @property
+    def cines(self) -> dict[str, dict[str, Any]]:
+        """What the files of several frames come to, by their names; see `CineSummary`."""
+        return {name: cine.as_dict() for name, cine in self._cines.items()}
 
     def not_written(self) -> list[dict[str, Any]]:
         """Outputs that sources do not allow: {"output", "reason", "images"}."""
@@ -338,12 +327,7 @@ class Summary:
         """What a terminal shows at the end, one line per matter."""
         lines = [f"{self.resumed} done by an earlier run and kept; --again redoes them"] if self.resumed else []
         lines += [line] if (line := passed_over_line(self.passed_over)) else []
-        for cine in self.cines.values():
-            best = cine["most_suspicious"]
-            most = f"frame {best['frame']}, P(malignant) {best['probability']:.3f}" if best else "none shows a lesion"
-            blank = f", {cine['unusable']} of them unusable" if cine["unusable"] else ""
-            looked = f"{cine['looked_at']} of {cine['frames']} frames{blank}"
-            lines.append(f"{cine['file']}: {looked}; most suspicious: {most}")
+        lines += [line_of(cine) for cine in self.cines.values()]
         by_reason: dict[tuple[str, int], list[str]] = {}
         for refusal in self.not_written():
             by_reason.setdefault((refusal["reason"], len(refusal["images"])), []).append(refusal["output"])
@@ -378,7 +362,3 @@ class Summary:
 
             written += write_findings_report(findings, self.skipped, list(self.cines.values()), output, outputs)
         return written
-
-
-def _suspicion(finding: dict[str, Any]) -> tuple[bool, float]:
-    return finding["lesion_state"] == FOUND, finding["probability"]

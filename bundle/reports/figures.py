@@ -208,6 +208,46 @@ def plot_confusion(matrix: Sequence[Sequence[int]], path: str | os.PathLike[str]
     _save(figure, path, synthetic)
 
 
+def draw_cine(curve: Sequence[Mapping[str, Any]], probability: float | None, synthetic: bool = False) -> bytes:
+    """Draw P(malignant) and the outline's area over the frames of a cine, as PNG.
+
+    Outlines that jump are crosses; the areas that are smoothed over a track are the line.
+
+    Args:
+        curve: per frame that was looked at, as `bundle.prediction.cines.CineSummary` gives it.
+        probability: of the cine; None where there is none.
+        synthetic: stamp the picture as made from synthetic data.
+
+    Raises:
+        UserError: there is no frame to draw.
+    """
+    if not curve:
+        raise UserError("no frame of the cine to draw; look at one at least")
+    outlined = [look for look in curve if look["area_px"] is not None]
+    in_mm = bool(outlined) and all(look["area_mm2"] is not None for look in outlined)
+    unit, key = ("mm²", "area_mm2") if in_mm else ("px", "area_px")
+    figure = Figure(figsize=(7.2, 3.6), dpi=_DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for axes, name, color in ((upper, "probability", CYCLE[1]), (lower, key, CYCLE[0])):
+        for jumps, marker in ((False, "o"), (True, "x")):
+            looks = [look for look in outlined if (look["smooth_area_px"] is None) == jumps]
+            points = ([look["frame"] for look in looks], [look[name] for look in looks])
+            axes.plot(*points, marker, color=color, markersize=4, label="jumps" if jumps and looks else None)
+        axes.grid(alpha=0.3)
+    smooth = [look for look in outlined if look["smooth_area_px"] is not None]
+    areas = [look["smooth_area_px"] * (look[key] / look["area_px"]) for look in smooth]
+    lower.plot([look["frame"] for look in smooth], areas, color=CYCLE[0], linewidth=1)
+    if probability is not None:
+        upper.axhline(probability, color="0.4", linestyle="--", linewidth=1, label="the cine")
+    if upper.get_legend_handles_labels()[1]:
+        upper.legend(fontsize="small", loc="best")
+    frames = [look["frame"] for look in curve]
+    upper.set(ylabel="P(malignant)", ylim=(-0.02, 1.02), xlim=(frames[0] - 0.5, frames[-1] + 0.5))
+    lower.set(ylabel=f"area, {unit}", xlabel="frame", ylim=(0, None))
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _encode(figure, synthetic)
+
+
 def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, 4.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
@@ -227,7 +267,12 @@ def _draw_contour(axes: Axes, mask: np.ndarray, color: str) -> None:
 
 
 def _save(figure: Figure, path: str | os.PathLike[str], synthetic: bool) -> None:
-    """Encode the figure as PNG in memory, each panel stamped if synthetic, then write the file atomically."""
+    """Write the figure as PNG, atomically."""
+    write_atomically(path, _encode(figure, synthetic))
+
+
+def _encode(figure: Figure, synthetic: bool) -> bytes:
+    """Encode the figure as PNG in memory, each panel stamped if synthetic."""
     for axes in figure.axes if synthetic else []:
         axes.text(
             0.5,
@@ -243,4 +288,4 @@ def _save(figure: Figure, path: str | os.PathLike[str], synthetic: bool) -> None
         )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Description": STAMP} if synthetic else None)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -12,6 +12,7 @@ from typing import Any
 
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
+from bundle.reports.cines import RECORD as CINES
 from bundle.reports.evidence import kind_of
 from bundle.reports.peers import RECIPE as PEER
 from bundle.reports.tools import RECORD as TOOLS
@@ -184,7 +185,7 @@ def read_records(results_dir: PathLike) -> Records:
             keys = _SPEEDS if kind == "training" else ("runs", "provenance")
             _require(file, content, keys, f"run scripts/benchmark.py {kind} again")
             records.benchmarks[kind] = content
-        elif kind_of(content) or file.stem in (FUZZ, TOOLS):
+        elif kind_of(content) or file.stem in (FUZZ, TOOLS, CINES):
             records.others.append({**content, "dataset_name": read.get("name")})
         elif content.get("task") == CLASSIFICATION:
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)

@@ -26,6 +26,7 @@ from bundle.files import move_into_place
 from bundle.outputs.dicom import MODEL_NAME
 from bundle.readers.dicom import CAPTURE_CLASSES, IMAGE_CLASSES, check_geometry, opened
 from bundle.readers.dicom_frame import READABLE
+from bundle.readers.dicom_video import VIDEO
 from bundle.serving.queue import PASSED_OVER, REFUSED, Image, Queue
 
 logger = logging.getLogger(__name__)
@@ -34,15 +35,11 @@ SUCCESS, DUPLICATE, OWN_FAULT, INVALID_UID = 0x0000, 0x0111, 0x0110, 0x0117
 OUT_OF_RESOURCES, OTHER_CLASS, NOT_UNDERSTOOD = 0xA700, 0xA900, 0xC000
 """Statuses of PS3.7 C and PS3.4 B.2.3 that an object is answered with."""
 
-_VIDEO = {
-    "1.2.840.10008.1.2.4." + kind
-    for kind in (*(str(number) for number in range(100, 109)), *(f"{number}.1" for number in range(100, 107)))
-}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _FIRST = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
-SYNTAXES = (*_FIRST, *sorted((READABLE | _VIDEO | {_DEFLATED}) - set(_FIRST)))
-"""Transfer syntaxes that are accepted, in the order of preference: all that are read, and video. A syntax that could
-not be negotiated would make some archives send nothing of the study."""
+SYNTAXES = (*_FIRST, *sorted((READABLE | VIDEO | {_DEFLATED}) - set(_FIRST)))
+"""Transfer syntaxes that are accepted, in the order of preference: all that are read. A syntax that could not be
+negotiated would make some archives send nothing of the study."""
 
 CLASSES = sorted(
     {str(context.abstract_syntax) for context in (*StoragePresentationContexts, *AllStoragePresentationContexts)}

@@ -10,12 +10,14 @@ from typing import Any
 
 from bundle import __version__
 from bundle.errors import InputError
+from bundle.evaluation.cine import RULE
 from bundle.evaluation.external import RULES
 from bundle.files import write_atomically, write_json
 from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.dicom import write_dicom
 from bundle.outputs.dicom_study_sr import make_study_report
 from bundle.outputs.records import Records
+from bundle.prediction.cines import CineSummary
 from bundle.readers.dicom import read_header
 from bundle.reports.html import stream_html
 from bundle.serving.queue import FAILED, TROUBLE, WAITING, Answer, Queue
@@ -27,8 +29,9 @@ SIDES = ("R", "L", "")
 logger = logging.getLogger(__name__)
 
 NOTE = (
-    "Probabilities were calibrated on single images. The highest of several images is higher than that of one, and "
-    "neither it nor the mean is calibrated for a patient."
+    f"Probabilities were calibrated on single images. A cine counts once, with the {RULE} over the frames that follow "
+    "its lesion. The highest of several images is higher than that of one, and neither it nor the mean is calibrated "
+    "for a patient."
 )
 
 
@@ -107,37 +110,48 @@ def _images_of(queue: Queue, study: str) -> list[dict[str, Any]]:
 def summarise_study(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Say what the images of one study came to, for each side that a header tells.
 
-    An image counts once: a cine by its most suspicious frame. An image without an outlined lesion has no probability
-    and enters none of the rules.
+    An image counts once: a cine with the probability of the outlines that follow its lesion. An image without an
+    outlined lesion has no probability and enters none of the rules.
 
     Args:
         images: "uid", "side" ("L", "R" or "") and "findings", of its frames, as plain JSON.
 
     Returns:
         "sides": by side, the number of "images" and of those "with_lesion", the "most_suspicious" ("uid", "frame",
-        "probability", "decisions", "call", "warnings") or None, and "probability" by each rule of
+        "probability", "decisions", "call", "warnings"; of a cine those of its most suspicious frame,
+        and "cine" with its own probability) or None, and "probability" by each rule of
         `bundle.evaluation.external.RULES`; "note", "notice", "bundle_version".
     """
     sides: dict[str, dict[str, Any]] = {}
     for side in (side for side in SIDES if any(image["side"] == side for image in images)):
         of_side = [image for image in images if image["side"] == side]
-        chosen = [pair for image in of_side if (pair := _most_suspicious(image)) is not None]
-        probabilities = [finding["probability"] for _, finding in chosen]
-        best = max(chosen, key=lambda pair: pair[1]["probability"], default=None)
+        chosen = [shown for image in of_side if (shown := _most_suspicious(image)) is not None]
+        probabilities = [_probability(shown) for shown in chosen]
+        best = max(chosen, key=_probability, default=None)
         sides[side] = {
             **{"images": len(of_side), "with_lesion": len(chosen)},
-            "most_suspicious": None if best is None else _told(*best),
+            "most_suspicious": best,
             "probability": {rule: join(probabilities) if chosen else None for rule, join in RULES.items()},
         }
     return {"sides": sides, "note": NOTE, "notice": NOT_A_DEVICE, "bundle_version": __version__}
 
 
-def _most_suspicious(image: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    shown = [finding for finding in image["findings"] if finding["probability"] is not None]
-    best = max(shown, key=lambda finding: finding["probability"], default=None)
-    return None if best is None else (image["uid"], best)
-
-
-def _told(uid: str, finding: Mapping[str, Any]) -> dict[str, Any]:
+def _most_suspicious(image: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is told of an image with an outline: of a cine the frame that answers for it, and its own probability."""
+    findings = image["findings"]
+    cine = CineSummary(image["uid"], len(findings))
+    for finding in findings:
+        cine.add("", finding)
+    told = cine.as_dict()
+    best = told["most_suspicious"]
+    if best is None:
+        return None
+    (shown,) = (finding for finding in findings if finding["frame"] == best["frame"])
     keys = ("frame", "probability", "decisions", "call", "lesion", "spacing_mm", "warnings", "models")
-    return {"uid": uid, **{key: finding[key] for key in keys}}
+    of_cine = None if best["frame"] is None else told["probability"]
+    return {"uid": image["uid"], **{key: shown[key] for key in keys}, "cine": of_cine}
+
+
+def _probability(shown: Mapping[str, Any]) -> float:
+    """Of an image, or of a cine as a whole."""
+    return float(shown["probability"] if shown["cine"] is None else shown["cine"])

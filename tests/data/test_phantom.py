@@ -185,7 +185,7 @@ def test_interrupted_generation_leaves_nothing_and_is_redone(tmp_path: Path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(phantom, "_display", interrupt)
+        patch.setattr(phantom, "display", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ensure_phantom(tmp_path / "dataset")
     assert list(tmp_path.iterdir()) == []
@@ -197,14 +197,14 @@ def test_interrupted_generation_leaves_nothing_and_is_redone(tmp_path: Path, mon
 def test_ensure_accepts_the_phantom_of_a_process_that_was_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, draw = tmp_path / "dataset", phantom._display
+    folder, draw = tmp_path / "dataset", phantom.display
 
     def overtaken(*arguments: object) -> np.ndarray:
-        monkeypatch.setattr(phantom, "_display", draw)
+        monkeypatch.setattr(phantom, "display", draw)
         ensure_phantom(folder)
         return draw(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(phantom, "_display", overtaken)
+    monkeypatch.setattr(phantom, "display", overtaken)
     ensure_phantom(folder)
     assert [p.name for p in tmp_path.iterdir()] == ["dataset"]
     assert is_synthetic(folder)

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 from bundle.errors import UserError
+from bundle.files import write_atomically
 from bundle.outputs.case import THUMBNAIL_SIDE
 from bundle.outputs.findings_page import write_findings_report
 from bundle.outputs.png import encode_thumbnail
 from bundle.outputs.records import HEAT, OUTLINE, Findings, Records, Written
+from bundle.prediction.cines import CineSummary
+from tests.prediction.frames import finding_of
 
 EVIL = "<script>alert(1)</script>\"'.png".replace("/", "")
 
@@ -157,17 +160,43 @@ def test_an_image_with_nothing_outlined_has_a_state_and_a_reason_in_place_of_num
     assert row["data-decisions"] == ""
 
 
+def _cine(file: str, frames: int, *found: tuple[Any, ...]) -> dict[str, Any]:
+    summary = CineSummary(file, frames)
+    for frame, more in enumerate(found):
+        summary.add(f"{file}.frame{frame}.png", finding_of(frame, *more))
+    return summary.as_dict()
+
+
+def test_a_cine_has_a_curve_and_a_contact_sheet_of_the_frames_looked_at(findings: Findings, tmp_path: Path) -> None:
+    names = [f"c.dcm.frame{frame}.png" for frame in range(30)]
+    record = findings.records.read("one.png")
+    picture = findings.records.path("one.png", OUTLINE).read_bytes()
+    for name in names:
+        write_atomically(findings.records.path(name, OUTLINE), picture)
+        findings.records.write(name, "key", {**record["finding"], "image": name}, (), Written((), ()), "run")
+    cine = _cine("c.dcm", 30, *[("found", 0.4)] * 3, ("found", 0.9, 200.0), *[("found", 0.5)] * 25, ("unusable", None))
+    page = _Page(_html(Findings(findings.records, names), tmp_path, cines=[cine]))
+    frames = [tag for tag in page.all("img") if str(tag.get("alt", "")).startswith("Frame ")]
+    assert [tag["alt"] for tag in frames] == [f"Frame {frame}" for frame in range(0, 30, 2)]
+    assert all(str(tag["src"]).startswith("data:image/jpeg;base64,") for tag in frames)
+    (curve,) = [tag for tag in page.all("img") if tag.get("class") == "curve"]
+    assert str(curve["src"]).startswith("data:image/png;base64,")
+    assert "#case-3" in [tag.get("href") for tag in page.all("a")]
+    cine = _cine("c.dcm", 30, *[("found", 0.4)] * 2, ("found", 0.9, 200.0), *[("found", 0.5)] * 27)
+    assert "2: 0.90, jumps" in _Page(_html(Findings(findings.records, names), tmp_path, cines=[cine])).text
+
+
 def test_cines_and_skipped_files_are_listed(findings: Findings, tmp_path: Path) -> None:
-    best = {"image": "c.frame4.png", "frame": 4, "probability": 0.91, "lesion_state": "doubtful"}
     cines = [
-        {"file": "c.dcm", "frames": 65, "looked_at": 17, "unusable": 2, "most_suspicious": best},
-        {"file": "d.dcm", "frames": 8, "looked_at": 8, "unusable": 0, "most_suspicious": None},
+        _cine("c.dcm", 65, *[("unusable", None)] * 2, ("doubtful", 0.91), ("doubtful", 0.3), ("doubtful", 0.99, 200.0)),
+        _cine("d.dcm", 8, *[("none found", None)] * 8),
     ]
     skipped = [{"path": "bad.png", "reason": "empty", "mend": "replace it"}]
     words = " ".join(_Page(_html(findings, tmp_path, cines=cines, skipped=skipped)).text.split())
-    assert "17 of 65" in words
-    assert "17 of 65, 2 unusable" in words
-    assert "frame 4 (doubtful)" in words
+    assert "5 of 65, 2 unusable" in words
+    assert "0.605" in words
+    assert "2 outlines, 1 jump" in words
+    assert "frame 2 (doubtful)" in words
     assert "none shows a lesion" in words
     assert "bad.png: empty; replace it" in words
     assert "1 could not be used" in words

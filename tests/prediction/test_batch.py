@@ -25,6 +25,7 @@ from bundle.prediction.batch import Batch, Outcome, Summary, read_ahead, weights
 from bundle.prediction.inputs import FrameChoice, list_inputs
 from bundle.readers import UltrasoundImage
 from bundle.transforms.shape import measure_lesion
+from tests.prediction.frames import finding_of
 from tests.readers.fabricate import save, ultrasound
 
 OUTPUTS = ("png", "overlay", "nifti", "json", "csv", "html")
@@ -208,7 +209,7 @@ def _frames(*found: tuple[str, float | None]) -> Summary:
     """The summary of a cine whose frames have these states and probabilities."""
     summary = Summary()
     for number, (state, probability) in enumerate(found):
-        finding = {"probability": probability, "lesion_state": state, "frame": number}
+        finding = finding_of(number, state, probability)
         summary.add(Outcome(f"c.frame{number}.png", "c", len(found), finding))
     return summary
 

@@ -30,8 +30,17 @@ DAY = 86400.0
 
 
 def _finding(probability: float | None, frame: int | None = None, **more: Any) -> dict[str, Any]:
-    common = {"decisions": {}, "call": None, "lesion": {}, "spacing_mm": None, "warnings": (), "models": {}}
-    return {"frame": frame, "probability": probability, **common, **more}
+    lesion = None if probability is None else {"area_px": 400.0, "centroid_px": [30.0, 40.0]}
+    common = {"decisions": {}, "call": None, "lesion": lesion, "spacing_mm": None, "warnings": (), "models": {}}
+    state = "none found" if probability is None else "found"
+    return {"frame": frame, "probability": probability, "lesion_state": state, **common, **more}
+
+
+def test_a_cine_counts_with_its_own_probability_and_not_with_its_highest_frame() -> None:
+    cine = [_finding(0.9, 0), *(_finding(0.1, frame) for frame in range(1, 5))]
+    images = [{"uid": "1", "side": "", "findings": [_finding(0.5)]}, {"uid": "2", "side": "", "findings": cine}]
+    best = summarise_study(images)["sides"][""]["most_suspicious"]
+    assert (best["uid"], best["cine"]) == ("1", None)
 
 
 def test_each_side_has_its_most_suspicious_image_and_its_mean() -> None:
@@ -44,7 +53,9 @@ def test_each_side_has_its_most_suspicious_image_and_its_mean() -> None:
     assert list(sides) == ["R", "L"]
     assert sides["L"]["most_suspicious"]["uid"] == "2"
     assert sides["L"]["most_suspicious"]["frame"] == 5
-    assert sides["L"]["probability"] == {"max": 0.8, "mean": pytest.approx(0.5)}
+    assert sides["L"]["most_suspicious"]["probability"] == 0.8
+    assert sides["L"]["most_suspicious"]["cine"] == pytest.approx(0.45)
+    assert sides["L"]["probability"] == {"max": pytest.approx(0.45), "mean": pytest.approx(0.325)}
     assert (sides["R"]["images"], sides["R"]["with_lesion"]) == (1, 0)
     assert sides["R"]["most_suspicious"] is None
     assert sides["R"]["probability"] == {"max": None, "mean": None}

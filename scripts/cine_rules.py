@@ -7,7 +7,6 @@ The weights have to be those of a training on the phantom (make demo): others kn
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name} {getattr(options, name)}: give 2 or more")
 
     from bundle.benchmarks.cines import try_cines  # after the arguments: torch takes seconds to import
-    from bundle.files import write_json
+    from bundle.files import to_json, write_json
     from bundle.prediction.predictor import Predictor
     from bundle.provenance import describe_run
 
@@ -42,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{options.classifier}: was not trained on the phantom; give the weights of make demo")
     result = try_cines(predictor, options.cines, options.frames, options.seed)
     write_json(options.output, {**result, "provenance": describe_run()})
-    print(json.dumps({"rules": result["rules"], "outlines": result["outlines"]}, indent=1))
+    print(to_json({"rules": result["rules"], "outlines": result["outlines"]}))
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-MAX_SHIFT, MAX_GROWTH = 1.0, 3.0
+MAX_SHIFT, MAX_GROWTH = 0.5, 2.0
 """From one outline of a track to the next: its centre moves by so many of its diameters at most, and its area changes
 by this factor at most."""
 
@@ -44,8 +44,8 @@ AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
 }
 """What a cine's probability may be made of those of its frames, by name."""
 
-RULE = "mean"
-"""Of `AGGREGATES`, that is used: see docs/cines.md."""
+RULE = "median"
+"""Of `AGGREGATES`, that is used; chosen, as the limits above are, on synthetic cines, see docs/cines.md."""
 
 
 @dataclass(frozen=True)

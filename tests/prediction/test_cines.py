@@ -45,7 +45,7 @@ def test_two_lesions_are_told_apart() -> None:
 def test_the_line_of_a_cine_says_what_its_probability_is_made_of() -> None:
     line = line_of(_summary(("found", 0.2), ("found", 0.3), ("found", 0.95, 200.0), ("found", 0.25)))
     assert line == (
-        "c.dcm: 4 of 100 frames; P(malignant) 0.250, mean of 3 that follow it, 1 outlines jump; "
+        "c.dcm: 4 of 100 frames; P(malignant) 0.250, median of 3 that follow it, 1 outlines jump; "
         "most suspicious: frame 1, P(malignant) 0.300"
     )
     assert line_of(_summary(("unusable", None))) == "c.dcm: 1 of 100 frames, 1 of them unusable; none shows a lesion"

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,16 @@ from bundle.readers import CLIP, count_frames, kind_of, read_image, read_mask, v
 from bundle.readers.dicom import opened
 from bundle.readers.dicom_video import is_video, locate_stream
 from bundle.readers.video import DecoderLimits
-from tests.readers.clips import HEIGHT, WIDTH, encode, hide_first_frames, number_of, numbered, video_dicom
+from tests.readers.clips import (
+    HEIGHT,
+    WIDTH,
+    encode,
+    hide_first_frames,
+    number_of,
+    numbered,
+    turn_clockwise,
+    video_dicom,
+)
 from tests.readers.fabricate import US_IMAGE, region, save
 
 MPEG2, H264, HEVC = (f"1.2.840.10008.1.2.4.{kind}" for kind in (100, 102, 107))
@@ -80,6 +91,13 @@ def test_frames_are_counted_by_decoding_where_an_edit_list_hides_some(clip: Path
     assert image.warnings == (
         "its header counts 30 frames and 23 are decoded: an edit list hides the others, or they are damaged",
     )
+
+
+def test_a_clip_that_lies_on_its_side_is_turned(clip: Path) -> None:
+    turn_clockwise(clip)
+    pixels = read_image(clip, 5).pixels
+    assert pixels.shape == (WIDTH, HEIGHT)
+    assert number_of(np.rot90(pixels)) == 5
 
 
 def test_frames_asked_for_out_of_order_and_by_several_threads_are_the_same(shared: Path) -> None:
@@ -347,3 +365,37 @@ def test_a_forked_process_has_decoders_of_its_own(clip: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code, str(clip)], env=environment, timeout=60).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".webm", ".ts", ".mpg"])
+def test_damaged_videos_are_read_or_refused_in_one_line(suffix: str, tmp_path: Path) -> None:
+    """Whatever becomes of the decoder: damaged bytes, lost and doubled parts, cut ends; containers and streams."""
+    whole = encode(tmp_path / f"whole{suffix}", 12).read_bytes()
+    read = 0
+    for seed in range(30):
+        data = _damage(bytearray(whole), random.Random(f"{suffix}{seed}"))
+        path = tmp_path / f"{seed}{suffix}"
+        if suffix in (".ts", ".mpg"):
+            save(video_dicom(bytes(data), MPEG2, 12, parts=1 + seed % 3), path)
+        else:
+            path.write_bytes(data)
+        with contextlib.suppress(InputError):
+            frames = count_frames(path)
+            read += read_image(path, frames - 1).frames == frames
+    assert read >= 5
+
+
+def _damage(data: bytearray, dice: random.Random) -> bytearray:
+    for _ in range(dice.randint(1, 6)):
+        place, length = dice.randrange(len(data)), dice.randint(1, 60)
+        kind = dice.randrange(4)
+        if kind == 0:
+            data[place : place + length] = dice.randbytes(length)
+        elif kind == 1:
+            del data[place : place + length]
+        elif kind == 2:
+            data[place:place] = data[place : place + length]
+        else:
+            data[place] ^= 1 << dice.randrange(8)
+    return data[: dice.randint(len(data) // 2, len(data))] if dice.random() < 0.2 else data

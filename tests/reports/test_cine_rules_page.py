@@ -45,7 +45,7 @@ def test_the_page_shows_each_rule_and_where_outlines_lie(tmp_path: Path) -> None
 
 
 def test_a_record_that_lacks_something_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lacks outlines; run scripts/cine_rules.py again"):
+    with pytest.raises(InputError, match=r"lacks outlines; run scripts/cine_rules\.py again"):
         render_cines(_docs(tmp_path, {key: value for key, value in RECORD.items() if key != "outlines"}))
     (tmp_path / "results" / "cine_rules.json").unlink()
     assert render_cines(tmp_path) == {}

@@ -371,19 +371,20 @@ def test_a_forked_process_has_decoders_of_its_own(clip: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".webm", ".ts", ".mpg"])
 def test_damaged_videos_are_read_or_refused_in_one_line(suffix: str, tmp_path: Path) -> None:
     """Whatever becomes of the decoder: damaged bytes, lost and doubled parts, cut ends; containers and streams."""
-    whole = encode(tmp_path / f"whole{suffix}", 12).read_bytes()
+    frames = list(np.random.default_rng(0).integers(0, 255, (40, HEIGHT, WIDTH), np.uint8))  # more stream than header
+    whole = encode(tmp_path / f"whole{suffix}", frames).read_bytes()
     read = 0
-    for seed in range(30):
+    for seed in range(15):
         data = _damage(bytearray(whole), random.Random(f"{suffix}{seed}"))
         path = tmp_path / f"{seed}{suffix}"
         if suffix in (".ts", ".mpg"):
-            save(video_dicom(bytes(data), MPEG2, 12, parts=1 + seed % 3), path)
+            save(video_dicom(bytes(data), MPEG2, 40, parts=1 + seed % 3), path)
         else:
             path.write_bytes(data)
         with contextlib.suppress(InputError):
-            frames = count_frames(path)
-            read += read_image(path, frames - 1).frames == frames
-    assert read >= 5
+            count = count_frames(path)
+            read += read_image(path, count - 1).frames == count
+    assert read >= 2  # an MP4 file is lost once its index has moved
 
 
 def _damage(data: bytearray, dice: random.Random) -> bytearray:

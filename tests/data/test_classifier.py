@@ -116,6 +116,16 @@ def test_records_name_predicted_maps_and_the_file_holds_relative_paths(world: Wo
     assert json.loads(text)["segmenter_sha256"] == [card["sha256"]]
 
 
+def test_records_say_where_the_segmenter_tells_that_there_is_no_lesion(world: World) -> None:
+    write_segmenter(world.weights, world.maps, presence_points={"none_below": 0.4})
+    record = world.maps / "segmenter.json"
+    told = {"benign/benign (3).png": 0.39, "benign/benign (4).png": 0.4}
+    write_json(record, {**json.loads(record.read_text()), "lesion_probability": told})
+    datalist = world.datalist()
+    found = {Path(entry["image"]).name for part in PARTS for entry in datalist[part] if entry.get("told_none")}
+    assert found == {"benign (3).png"}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -210,3 +210,33 @@ def test_what_is_not_outlined_stays_in_every_figure_as_benign_with_score_0(tmp_p
         row = list(csv.DictReader(file))[blank]
     assert (row["outlined"], row["logit"], row["probability"]) == ("False", "", "0.0")
     assert "0 benign and 1 malignant of them" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_lesion_that_the_segmenter_tells_to_be_none_is_called_benign_and_stands_ungated_beside(
+    tmp_path: Path,
+) -> None:
+    plain = _evaluate(tmp_path / "plain")
+    handler, paths = _handler(tmp_path)
+    handler.records[paths[4]]["told_none"] = True  # malignant, the highest logit
+
+    def predict(_: Engine, batch: Sequence[int]) -> list[dict[str, Any]]:
+        return [
+            {"image": MetaTensor(_crop(i), meta={"filename_or_obj": paths[i]}), "pred": torch.tensor([LOGITS[i]])}
+            for i in batch
+        ]
+
+    engine = Engine(predict)
+    handler.attach(engine)
+    engine.run([range(6)])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["operating_points"]["default"]["confusion"] == [[3, 0], [2, 1]]
+    assert metrics["not_outlined"] == {"benign": 0, "malignant": 1}
+    assert metrics["ungated"]["told_none"] == {"benign": 0, "malignant": 1}
+    assert metrics["ungated"]["auroc"] == plain["auroc"]
+    assert metrics["auroc"]["estimate"] < plain["auroc"]["estimate"]
+    assert "ungated" not in plain
+    assert "With that word passed over" in _report(tmp_path)
+    with open(tmp_path / "out" / "per_image.csv", newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["told_none"] == "True"]
+    assert (row["probability"], row["outlined"]) == ("0.0", "False")
+    assert float(row["probability_ungated"]) == pytest.approx(expit(2.5))

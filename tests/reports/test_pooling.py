@@ -199,3 +199,28 @@ def test_the_script_pools_and_names_what_is_no_run(
     assert "AUROC" in capsys.readouterr().out
     assert pool_script.main([*runs, str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_lesions_that_were_told_to_be_none_are_pooled_with_score_0_and_calibrated_ungated_beside(
+    classifier: Make, tmp_path: Path
+) -> None:
+    runs = [classifier(fold) for fold in range(3)]
+    free = pool_folds(runs, tmp_path / "free")
+    for run in runs:
+        table = run / "evaluation" / "per_image.csv"
+        with open(table, newline="") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        for number, row in enumerate(rows):
+            row |= {key: float(row[key]) for key in ("logit", "probability", "probability_raw")}
+            lost = row["class"] == "malignant" and number % 6 == 0
+            row |= {"probability_ungated": row["probability"], "told_none": lost, "outlined": not lost}
+            row["probability"] = 0.0 if lost else row["probability"]
+        table.write_text(to_csv(rows))
+    pooled = pool_folds(runs, tmp_path / "pooled")
+    assert pooled["ungated"]["auroc"]["estimate"] == pytest.approx(free["auroc"]["estimate"])
+    assert pooled["auroc"]["estimate"] < free["auroc"]["estimate"]
+    assert pooled["ungated"]["told_none"]["malignant"] == 21
+    lost = [row for row in _rows(tmp_path / "pooled").values() if row["told_none"] == "True"]
+    assert {row["probability"] for row in lost} == {"0.0"}
+    assert all(0 < float(row["probability_ungated"]) < 1 for row in lost)
+    assert "ungated" not in free

@@ -37,24 +37,31 @@ def teacher(data: list[str], tmp_path_factory: pytest.TempPathFactory, run_bundl
 def test_a_small_network_learns_from_a_large_one(
     data: list[str], teacher: Path, tmp_path: Path, run_bundle: Run
 ) -> None:
-    words = [
-        *data,
-        *SMALL,
-        "--architecture",
-        "UNet",
-        "--filters",
-        "[2, 4]",
-        "--teacher_weights",
-        str(teacher),
-        "--output_dir",
-        str(tmp_path),
-    ]
+    small = ["--architecture", "UNet", "--filters", "[2, 4]"]
+    words = [*data, *SMALL, *small, "--teacher_weights", str(teacher), "--output_dir", str(tmp_path)]
     done = run_bundle("training", "--config_file", OVERLAY, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     card = json.loads((tmp_path / "model.json").read_text())
     assert card["filters"] == [2, 4]
     assert card["teacher_sha256"] == json.loads(teacher.with_suffix(".json").read_text())["sha256"]
     UNet(filters=[2, 4], instance_norm=True).load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+
+
+def test_a_small_lite_network_learns_the_map_and_the_lesions_presence_from_a_large_one(
+    data: list[str], tmp_path: Path, run_bundle: Run
+) -> None:
+    lite = ["--architecture", "LiteUNet", "--presence", "true", "--pretrained", "false", "--normals", "true"]
+    lite += ["--decoder_channels", "[8,8,8,8,4]"]
+    large = [*data, *SMALL, *lite, "--width", "0.35", "--output_dir", str(tmp_path / "large")]
+    done = run_bundle("training", "--config_file", TRAIN, *large)
+    assert done.returncode == 0, done.stderr[-3000:]
+    teacher = ["--teacher_weights", str(tmp_path / "large/model.pt")]
+    small = [*data, *SMALL, *lite, "--width", "0.25", *teacher, "--output_dir", str(tmp_path / "small")]
+    done = run_bundle("training", "--config_file", OVERLAY, *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = json.loads((tmp_path / "small/model.json").read_text())
+    assert (card["architecture"], card["width"], card["presence"]) == ("LiteUNet", 0.25, True)
+    assert 0 <= card["presence_points"]["none_below"] <= 1
 
 
 @pytest.mark.parametrize(

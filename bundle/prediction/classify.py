@@ -216,10 +216,10 @@ def _warnings_of_weights(card: Mapping[str, Any], segmenter_card: Mapping[str, A
     found = []
     if not segmenter_card:
         found.append("it is not known which segmenter made the probability map")
-    elif card.get("segmenter_sha256") and segmenter_card.get("sha256") not in (
-        # Of a cross-fitted classifier, the segmenter of the same recipe that it is shipped with.
-        *card["segmenter_sha256"],
-        *card.get("paired_with", ()),
+    elif card.get("segmenter_sha256") and not any(
+        # Of a cross-fitted classifier also the segmenter of the same recipe that it is shipped with.
+        segmenter_card.get("sha256") in card.get(key, ())
+        for key in ("segmenter_sha256", "paired_with")
     ):
         found.append("the classifier was trained on the masks of another segmenter")
     if card.get("unverified") or segmenter_card.get("unverified"):

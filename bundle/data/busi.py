@@ -36,7 +36,8 @@ def list_busi(folder: Path) -> tuple[list[Listed], list[InputError]]:
         files = _image_files(subfolder)
         if subfolder.name.lower() in LABELS:
             _list_class(subfolder.name, files, listed, problems)
-            if not files and (deeper := choose_images(files_below(subfolder))[0]):
+            deeper = [] if files else [p for p in choose_images(files_below(subfolder))[0] if p.parent != subfolder]
+            if deeper:  # what lies beside, and is listed by others, are clips
                 reason = f"holds no image itself, and {len(deeper)} in folders below it"
                 problems.append(InputError(subfolder, reason, "move them into it, or describe them by a manifest.csv"))
         elif files:

@@ -48,6 +48,12 @@ def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     assert is_busi_layout(tmp_path)
 
 
+def test_clips_beside_stills_are_passed_over(tmp_path: Path) -> None:
+    _touch(tmp_path, "benign/a.png", "benign/a_mask.png", "benign/b.mp4", "malignant/c.avi")
+    listed, told = list_busi(tmp_path)
+    assert ([item.image for item in listed], told) == (["benign/a.png"], [])
+
+
 def test_folder_without_classes_is_no_busi_layout(tmp_path: Path) -> None:
     _touch(tmp_path, "images/a.png")
     assert not is_busi_layout(tmp_path)

@@ -21,6 +21,7 @@ from bundle.data.patients import SALT_FILE, SALT_VARIABLE, hashed_patient, patie
 from bundle.data.prepare import load_datalist, prepare
 from bundle.errors import UserError
 from bundle.transforms import FitTod, LoadLesionMaskd, LoadUltrasoundd
+from tests.readers.clips import HEIGHT, WIDTH, encode
 
 GREY = (np.add.outer(np.arange(40) * 3, np.arange(60) * 2) % 256).astype(np.uint8)
 MARGINS = ((8, 5), (10, 20))
@@ -58,6 +59,25 @@ def test_a_manifest_names_frames(tmp_path: Path) -> None:
     assert ([item.image for item in listed], problems) == (["a.png", "cine.dcm[12]", "cine.dcm[3]"], [])
     (tmp_path / "manifest.csv").write_text("image,frame,mask,label\ncine.dcm,first,m.png,benign\n")
     assert "'first' is no number" in str(list_manifest(tmp_path / "manifest.csv")[1][0])
+
+
+def test_a_manifest_names_frames_of_a_clip(tmp_path: Path) -> None:
+    encode(tmp_path / "clip.mp4", 8)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[30:60, 40:80] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "manifest.csv").write_text("image,frame,mask,label\nclip.mp4,5,mask.png,benign\n")
+    (case,) = check_dataset(tmp_path).cases
+    assert (case.image, case.size) == ("clip.mp4[5]", (HEIGHT, WIDTH))
+
+
+def test_a_folder_lists_clips_as_it_lists_other_cines(tmp_path: Path) -> None:
+    save(ultrasound(GREY), tmp_path / "good.dcm")
+    encode(tmp_path / "clip.mov", 2)
+    images = list_images(tmp_path)
+    assert [Path(bad.path).name for bad in images.skipped] == ["clip.mov"]
+    assert "holds 2 frames, not one image" in images.skipped[0].reason
+    assert _names(tmp_path, each_frame=True) == ["clip.mov[0]", "clip.mov[1]", "good.dcm"]
 
 
 def test_patients_are_told_apart_by_hashes_that_need_the_key(tmp_path: Path) -> None:

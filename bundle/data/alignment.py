@@ -9,6 +9,7 @@ RootSIFT (Arandjelović and Zisserman 2012). Alignment: RANSAC on the points, th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +20,8 @@ from bundle.transforms.marks import find_strokes
 SIDE = 256
 """Pixels of the longer side at which images are compared: lesions and tissue layers stay, speckle mostly goes."""
 MAX_POINTS = 500
+MIN_POINTS = 8
+"""Points that must agree with an alignment for it to count as one of the same frame."""
 MIN_SPREAD = 1.5
 """Standard deviation in grey levels around a pixel below which nothing is seen there: black, or one flat grey."""
 
@@ -27,10 +30,12 @@ _MIRROR = np.arange(128).reshape(4, 4, 8)[:, ::-1][..., (4 - np.arange(8)) % 8].
 _FINE, _COARSE = (1.0, 5.0), (2.5, 14.0)
 """Detail is what lies between two Gaussian blurs of these standard deviations in pixels: texture; tissue and lesion."""
 _NEIGHBOURHOOD = 4.0
+_HOPEFUL_ANATOMY = 0.3
+"""Of the coarse detail's correlation before its alignment is refined, which adds at most XXX on BUSI."""
 _MIN_AREA = 0.1
 _BLOCK, _MIN_BLOCKS = 32, 6
 _LARGEST_SHIFT = 20
-_SHIFT_STEP = 4
+_SMALLER = 4
 _MAX_ROTATION = 15.0
 _SCALES = (0.4, 2.5)
 
@@ -51,27 +56,15 @@ class Scene:
     points: np.ndarray
     descriptors: np.ndarray
 
-    def mirrored(self) -> Scene:
-        """The scene with left and right exchanged."""
-        points = self.points.copy()
-        points[:, 0] = self.pixels.shape[1] - 1 - points[:, 0]
-        pixels, tissue = (np.ascontiguousarray(array[:, ::-1]) for array in (self.pixels, self.tissue))
-        return Scene(pixels, tissue, points, self.descriptors[:, _MIRROR])
-
-    def root_descriptors(self) -> np.ndarray:
-        """(N, 128) float32 of length 1, whose products compare better than raw descriptors."""
-        numbers = self.descriptors.astype(np.float32)
-        return np.sqrt(numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1))
-
 
 class Likeness(NamedTuple):
     """How alike two scenes are once the second lies over the first.
 
     Args:
         texture: median over blocks of the correlation of fine detail, in [-1, 1]; copies of one frame reach 0.9 and
-            more. A block or two of shared text cannot raise it.
+            more. A block or two of shared text cannot raise it. 0 where fewer than `MIN_POINTS` points nearly agree.
         texture_points: points that agree with that alignment.
-        anatomy: correlation of coarse detail, in [-1, 1]: layers, lesion, shadows.
+        anatomy: correlation of coarse detail, in [-1, 1]: layers, lesion, shadows. 0 where it is low at once.
         anatomy_points: points that agree with that alignment.
         overlap: share of the smaller scene's tissue that lies in the other under the coarse alignment.
         texture_matrix, anatomy_matrix: the alignments, (2, 3): x and y in the first scene's pixels -> in the second's.
@@ -117,37 +110,77 @@ def _find_tissue(grey: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Details:
-    """A scene with its detail at both scales, (H, W) float32, 0 outside tissue: what `compare` needs of it."""
+    """What `compare` needs of a scene.
 
-    scene: Scene
+    Args:
+        tissue, points, descriptors: of the `Scene`.
+        fine, coarse: (H, W) float32, detail at both scales, 0 outside tissue.
+    """
+
+    tissue: np.ndarray
+    points: np.ndarray
+    descriptors: np.ndarray
     fine: np.ndarray
     coarse: np.ndarray
-    descriptors: np.ndarray
+
+    @cached_property
+    def small(self) -> np.ndarray:
+        """The coarse detail, a quarter as high and wide."""
+        scale = 1 / _SMALLER
+        return np.asarray(cv2.resize(self.coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+
+    @cached_property
+    def roots(self) -> np.ndarray:
+        """The descriptors as `root_descriptors` makes them."""
+        return root_descriptors(self.descriptors)
+
+    def mirrored(self) -> Details:
+        """The same with left and right exchanged."""
+        points = self.points.copy()
+        points[:, 0] = self.tissue.shape[1] - 1 - points[:, 0]
+        tissue, fine, coarse = (np.ascontiguousarray(part[:, ::-1]) for part in (self.tissue, self.fine, self.coarse))
+        return Details(tissue, points, self.descriptors[:, _MIRROR], fine, coarse)
 
 
 def read_details(scene: Scene) -> Details:
-    """Compute a scene's detail; apart from the scene, because it takes ten times its memory."""
+    """Compute a scene's detail, which takes eight times the memory of its pixels."""
     fine, coarse = (_detail(scene, *blurs) for blurs in (_FINE, _COARSE))
-    return Details(scene, fine, coarse, scene.root_descriptors())
+    return Details(scene.tissue, scene.points, scene.descriptors, fine, coarse)
 
 
-def compare(first: Details, second: Details) -> Likeness:
-    """Align the second scene with the first, by points and by coarse detail, and measure how alike they are."""
+def root_descriptors(descriptors: np.ndarray) -> np.ndarray:
+    """(N, 128) float32 of length 1, whose products compare better than those of the raw (N, 128) descriptors."""
+    numbers = descriptors.astype(np.float32)
+    return np.sqrt(numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1))
+
+
+def compare(first: Details, second: Details, anatomy: bool = True) -> Likeness:
+    """Align the second scene with the first, by points and by coarse detail, and measure how alike they are.
+
+    Args:
+        first, second: the scenes.
+        anatomy: False for texture alone.
+    """
     strict, loose = _match(first, second)
+    starts = [
+        start for start in (_align_by_points(strict), _align_by_shift(first.small, second.small)) if start is not None
+    ]
     best = Likeness()
-    for start in (_align_by_points(strict), _align_by_shift(first.coarse, second.coarse)):
-        if start is None:
-            continue
-        matrix = _refine(first, second, "coarse", start)
-        anatomy, overlap = _correlate(first, second, matrix)
-        if anatomy > best.anatomy:
-            agreeing = _count_agreeing(loose, matrix, tolerance=8)
-            best = best._replace(anatomy=anatomy, anatomy_points=agreeing, overlap=overlap, anatomy_matrix=matrix)
-        matrix = _refine(first, second, "fine", start)
-        texture = _correlate_blocks(first, second, matrix)
-        if texture > best.texture:
-            agreeing = _count_agreeing(loose, matrix, tolerance=4)
-            best = best._replace(texture=texture, texture_points=agreeing, texture_matrix=matrix)
+    # Refining takes most of the time and changes little, so nothing is refined where no start is near anything.
+    if anatomy and any(_correlate_small(first, second, start) >= _HOPEFUL_ANATOMY for start in starts):
+        for start in starts:
+            matrix = _refine(first, second, "coarse", start)
+            value, overlap = _correlate(first, second, matrix)
+            if value > best.anatomy:
+                agreeing = _count_agreeing(loose, matrix, tolerance=8)
+                best = best._replace(anatomy=value, anatomy_points=agreeing, overlap=overlap, anatomy_matrix=matrix)
+    if any(_count_agreeing(loose, start, tolerance=12) >= MIN_POINTS for start in starts):
+        refined = [_refine(first, second, "fine", start) for start in starts]
+        counts = [_count_agreeing(loose, matrix, tolerance=4) for matrix in refined]
+        for matrix, agreeing in zip(refined, counts, strict=True) if max(counts) >= MIN_POINTS else ():
+            texture = _correlate_blocks(first, second, matrix)
+            if texture > best.texture:
+                best = best._replace(texture=texture, texture_points=agreeing, texture_matrix=matrix)
     return best
 
 
@@ -170,13 +203,13 @@ def _match(first: Details, second: Details) -> tuple[np.ndarray, np.ndarray]:
     """Matches as (N, 2, 2) float32, (x, y) in the first and second image: the clear ones, and clear with fair ones."""
     if min(len(first.descriptors), len(second.descriptors)) < 2:
         return np.zeros((0, 2, 2), np.float32), np.zeros((0, 2, 2), np.float32)
-    products = first.descriptors @ second.descriptors.T
+    products = first.roots @ second.roots.T
     rows = np.arange(len(products))
     nearest = products.argmax(axis=1)
     nearest_distance = 2 - 2 * products[rows, nearest]
     products[rows, nearest] = -1
     next_distance = 2 - 2 * products.max(axis=1)
-    pairs = np.stack([first.scene.points, second.scene.points[nearest]], axis=1)
+    pairs = np.stack([first.points, second.points[nearest]], axis=1)
     clear, fair = (nearest_distance < ratio**2 * next_distance for ratio in (0.9, 0.95))
     return pairs[clear], pairs[fair]
 
@@ -197,21 +230,27 @@ def _align_by_points(pairs: np.ndarray) -> np.ndarray | None:
 
 
 def _align_by_shift(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The shift as a (2, 3) matrix under which the coarse detail correlates best, in steps of `_SHIFT_STEP` pixels."""
-    small = [
-        cv2.resize(array, None, fx=1 / _SHIFT_STEP, fy=1 / _SHIFT_STEP, interpolation=cv2.INTER_AREA)
-        for array in (first, second)
-    ]
-    height, width = np.minimum(small[0].shape, small[1].shape)
-    template = small[0][:height, :width]
-    padded = np.pad(small[1], _LARGEST_SHIFT)
+    """The shift as a (2, 3) matrix under which the `Details.small` correlate best, in whole pixels of these."""
+    height, width = np.minimum(first.shape, second.shape)
+    template = first[:height, :width]
+    padded = np.pad(second, _LARGEST_SHIFT)
     products = cv2.matchTemplate(padded, template, cv2.TM_CCORR)
     energy = cv2.matchTemplate(padded * padded, np.ones_like(template), cv2.TM_CCORR)
     # A shift that leaves little of the second image is not to win by that.
     value = products / np.sqrt(np.maximum(energy, max(0.2 * float(energy.max()), 1e-6)))
     y, x = np.unravel_index(int(value.argmax()), value.shape)
-    shift = (np.array([x, y]) - _LARGEST_SHIFT) * _SHIFT_STEP
+    shift = (np.array([x, y]) - _LARGEST_SHIFT) * _SMALLER
     return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], dtype=np.float32)
+
+
+def _correlate_small(first: Details, second: Details, matrix: np.ndarray) -> float:
+    """About what `_correlate` finds, in a tenth of the time: places without tissue in one of them are left out."""
+    moved_to = matrix.copy()
+    moved_to[:, 2] = (matrix[:, 2] + (matrix[:, :2].sum(axis=1) - 1) * (_SMALLER - 1) / 2) / _SMALLER
+    size = first.small.shape[::-1]
+    moved = cv2.warpAffine(second.small, moved_to, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    both = (moved != 0) & (first.small != 0)
+    return _correlation(first.small[both], moved[both])
 
 
 def _refine(first: Details, second: Details, scale: str, start: np.ndarray) -> np.ndarray:
@@ -220,7 +259,7 @@ def _refine(first: Details, second: Details, scale: str, start: np.ndarray) -> n
     try:
         _, matrix = cv2.findTransformECC(
             getattr(first, scale), getattr(second, scale), start.copy(), cv2.MOTION_AFFINE, criteria,
-            first.scene.tissue.astype(np.uint8), 5,
+            first.tissue.astype(np.uint8), 5,
         )  # fmt: skip
     except cv2.error:  # it does not converge where the images have nothing in common
         return start
@@ -234,11 +273,11 @@ def _is_distorted(matrix: np.ndarray) -> bool:
 
 def _lay_over(first: Details, second: Details, scale: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The second scene's detail in the first one's frame, and where both show tissue."""
-    size = first.scene.pixels.shape[::-1]
+    size = first.tissue.shape[::-1]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(getattr(second, scale), matrix, size, flags=flags)
-    tissue = cv2.warpAffine(second.scene.tissue.astype(np.float32), matrix, size, flags=flags) > 0.99
-    return moved, tissue & first.scene.tissue
+    tissue = cv2.warpAffine(second.tissue.astype(np.float32), matrix, size, flags=flags) > 0.99
+    return moved, tissue & first.tissue
 
 
 def _correlate(first: Details, second: Details, matrix: np.ndarray) -> tuple[float, float]:
@@ -249,7 +288,7 @@ def _correlate(first: Details, second: Details, matrix: np.ndarray) -> tuple[flo
     moved, both = _lay_over(first, second, "coarse", matrix)
     if both.mean() < _MIN_AREA:
         return 0.0, 0.0
-    area = min(first.scene.tissue.sum(), second.scene.tissue.sum() / np.linalg.det(matrix[:, :2]))
+    area = min(first.tissue.sum(), second.tissue.sum() / np.linalg.det(matrix[:, :2]))
     return _correlation(first.coarse[both], moved[both]), float(both.sum() / area)
 
 
@@ -277,4 +316,5 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 def _count_agreeing(pairs: np.ndarray, matrix: np.ndarray, tolerance: float) -> int:
     """How many pairs of points the transform brings within `tolerance` pixels; points within 4 pixels count once."""
     errors = np.linalg.norm(pairs[:, 0] @ matrix[:, :2].T + matrix[:, 2] - pairs[:, 1], axis=1)
-    return len(np.unique(np.round(pairs[errors < tolerance, 0] / 4), axis=0))
+    cells = np.round(pairs[errors < tolerance, 0] / 4).astype(np.int64)
+    return len(np.unique(cells[:, 0] * SIDE + cells[:, 1]))

@@ -129,10 +129,10 @@ def _compare_contours(cases: Sequence[Case], pairs: Sequence[Pair], folder: Path
         scenes, masks = [], []
         for case in (cases[pair.first], cases[pair.second]):
             scenes.append(read_details(read_scene(read_image(folder / case.image).pixels)))
-            size = scenes[-1].scene.pixels.shape[::-1]
+            size = scenes[-1].tissue.shape[::-1]
             mask = _read_mask(case, folder).astype(np.uint8)
             masks.append(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))
-        matrix = compare(*scenes).texture_matrix
+        matrix = compare(scenes[0], scenes[1]).texture_matrix
         if matrix is None:
             return None
         size, flags = masks[0].shape[::-1], cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP

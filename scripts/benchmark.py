@@ -19,7 +19,7 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD_ITEMS = ("cold", "help", "demo", "test")  # of bundle.benchmarks.builds
+BUILD_ITEMS = ("cold", "help", "demo", "test", "duplicates")  # of bundle.benchmarks.builds
 BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 
 
@@ -139,7 +139,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     archive.add_argument("--write", nargs="+", default=["png", "json"], metavar="OUTPUT", help="default: png json")
     builds = commands.add_parser("builds", help="seconds of commands in another build and in this one, in turns")
     builds.add_argument("--former", type=Path, required=True, metavar="DIR", help="a checkout of the other build")
-    builds.add_argument("--only", nargs="+", choices=BUILD_ITEMS, default=(), help="default: all of them")
+    builds.add_argument("--only", nargs="+", choices=BUILD_ITEMS, default=(), help="default: all but duplicates")
     builds.add_argument(
         "--rounds", type=_positive, default=5, help="of the short commands; default: 5. The long ones run once"
     )

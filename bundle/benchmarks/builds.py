@@ -35,6 +35,7 @@ class Item:
         once: it takes minutes and is run once, otherwise some rounds after one that does not count.
         codes: exit codes of a run that did its work.
         told: what a record quotes of the output folder, beside the last line that was printed.
+        by_name: it takes the better part of an hour and is only run where it is named.
     """
 
     about: str
@@ -42,6 +43,7 @@ class Item:
     once: bool = False
     codes: tuple[int, ...] = (0,)
     told: Callable[[Path], Mapping[str, Any]] | None = None
+    by_name: bool = False
 
 
 def _scores(output: Path) -> dict[str, Any]:
@@ -54,6 +56,11 @@ def _scores(output: Path) -> dict[str, Any]:
             "dataset_sha256": metrics["provenance"].get("dataset_sha256"),
         }
     return {"scores": found}
+
+
+def _search(output: Path) -> dict[str, Any]:
+    """What `measure_duplicates` found, and took, for each count of images."""
+    return {"search": read_json(output.with_suffix(".json"))["runs"]}
 
 
 _PYTHON = "{venv}/bin/python"
@@ -76,6 +83,13 @@ ITEMS: dict[str, Item] = {
         once=True,
         codes=(0, 2),
     ),
+    "duplicates": Item(
+        "the search for near duplicates among 1,250 and 10,000 images",
+        (_PYTHON, "scripts/benchmark.py", "duplicates", "--images", "1250", "10000", "--output", "{output}.json"),
+        once=True,
+        told=_search,
+        by_name=True,
+    ),
 }
 """By their names on the command line, short ones first."""
 
@@ -91,7 +105,7 @@ def measure_builds(
 
     Args:
         former: root of the other build, a checkout of its own.
-        only: names of `items`; none for all.
+        only: names of `items`; none for all but those that run by name.
         rounds: of the items that are not run once.
         current: root of the build that is compared with it.
         items: the commands.
@@ -109,7 +123,7 @@ def measure_builds(
     for folder in builds.values():
         if not (folder / "bundle" / "__init__.py").is_file():
             raise UserError(f"{folder}: no build of this bundle; give the root of a checkout")
-    chosen = {name: item for name, item in items.items() if not only or name in only}
+    chosen = {name: item for name, item in items.items() if (name in only if only else not item.by_name)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
         make_phantom(folder / "phantom", counts={"malignant": 1})

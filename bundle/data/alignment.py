@@ -31,7 +31,7 @@ _FINE, _COARSE = (1.0, 5.0), (2.5, 14.0)
 """Detail is what lies between two Gaussian blurs of these standard deviations in pixels: texture; tissue and lesion."""
 _NEIGHBOURHOOD = 4.0
 _HOPEFUL_ANATOMY = 0.3
-"""Of the coarse detail's correlation before its alignment is refined, which adds at most XXX on BUSI."""
+"""Below this correlation of the coarse detail an alignment is not refined. Pairs of one scene begin at 0.44 on BUSI."""
 _MIN_AREA = 0.1
 _BLOCK, _MIN_BLOCKS = 32, 6
 _LARGEST_SHIFT = 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -62,3 +63,15 @@ def test_items_are_those_of_the_command_line_and_only_the_chosen_run(builds: Map
     assert tuple(ITEMS) == benchmark.BUILD_ITEMS
     result = measure_builds(builds["former"], ["b"], 1, builds["current"], {"a": SLEEP, "b": SLEEP})
     assert [run["name"] for run in result["runs"]] == ["b"]
+    named = {"a": SLEEP, "b": replace(SLEEP, by_name=True)}
+    for only, expected in ([], ["a"]), (["b"], ["b"]):
+        result = measure_builds(builds["former"], only, 1, builds["current"], named)
+        assert [run["name"] for run in result["runs"]] == expected
+
+
+def test_a_search_tells_what_it_found_for_each_count(builds: Mapping[str, Path]) -> None:
+    for root in builds.values():
+        (root / "nap.py").write_text("""import sys; open(sys.argv[1], "w").write('{"runs": [{"images": 5}]}')""")
+    item = replace(ITEMS["duplicates"], words=(sys.executable, "nap.py", "{output}.json"))
+    result = measure_builds(builds["former"], ["nap"], current=builds["current"], items={"nap": item})
+    assert [result["rounds"]["nap"][build][0]["search"] for build in builds] == [[{"images": 5}]] * 2

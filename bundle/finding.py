@@ -44,7 +44,7 @@ class Finding:
         probability: of malignancy, calibrated with the temperature fitted on validation.
         decisions: per operating point, its threshold and "malignant", "benign" or None.
         warnings: what a reader should know.
-        models: sha256 of the weights that said so.
+        models: sha256 of the weights that said so, and of the site file in use.
         mask: (H, W) bool, the lesion; empty where there is none.
         probability_map: (H, W) uint8, 255 for certain lesion.
         explanation: (H, W) uint8, 255 where the evidence for malignancy is strongest; None unless asked for.
@@ -53,6 +53,7 @@ class Finding:
         call: "malignant", "benign" or "unsure", by prediction sets that keep their promise per class, see
             `bundle.evaluation.conformal`; None where the classifier's card has none.
         lesion_probability: that there is a lesion at all; None where the segmenter has no head that tells.
+        site: whose own calibration it is, see `bundle.networks.site`; None where the cards of the weights hold.
     """
 
     image: str
@@ -75,6 +76,7 @@ class Finding:
     call: str | None = None
     reason: str | None = None
     lesion_probability: float | None = None
+    site: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""

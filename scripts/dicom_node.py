@@ -47,14 +47,17 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.serving.node import Node
     from bundle.serving.status_page import StatusPage
 
-    predictor = Predictor.from_folder(options.models, options.device, backend=options.backend, small=options.small)
-    node = Node(settings, predictor, weights_digest(options.models, options.small))
+    how = {"backend": options.backend, "small": options.small, "site": options.site}
+    predictor = Predictor.from_folder(options.models, options.device, **how)
+    node = Node(settings, predictor, weights_digest(options.models, options.small, options.site))
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     page = StatusPage(node, options.status_port) if options.status_port is not None else None
     node.start()
     print(f"{settings.ae_title} listens at {settings.host}:{node.port}", flush=True)
+    if predictor.classifier.site is not None:
+        print(f"Calibrated for {predictor.classifier.site} by {options.site}", flush=True)
     if page is not None:
         page.start()
         print(f"Status: {page.address}", flush=True)
@@ -159,6 +162,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="default: models; models/paper for paper_model.pt and its fellows there",
     )
     model("--small", action="store_true", help="segment with model_small.pt of that folder, made for CPUs")
+    model(
+        "--site", type=Path, metavar="FILE", help="site.json of scripts/recalibrate.py, the institution's calibration"
+    )
     model("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     model("--backend", choices=("torch", "onnxruntime", "openvino"), default="torch", help="what computes the networks")
     return parser.parse_args(argv)

@@ -53,6 +53,12 @@ def main(argv: list[str] | None = None) -> int:
         help="prepared folders of the weights' own training, where trained_on.json beside them does not know it; "
         "images with the same pixels are not scored",
     )
+    parser.add_argument(
+        "--site",
+        type=Path,
+        metavar="FILE",
+        help="site.json of scripts/recalibrate.py; the images that it was fitted on are not scored",
+    )
     parser.add_argument("--draws", type=int, default=2000, help="bootstrap samples; default: %(default)s")
     options = parser.parse_args(argv)
     if options.draws < 2:
@@ -71,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         leave_out=options.leave_out,
         trained_on=options.trained_on,
         device=options.device,
+        site=options.site,
         draws=options.draws,
     )
     _print(metrics)
@@ -82,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print(metrics: dict[str, Any]) -> None:
     data, segmentation = metrics["dataset"], metrics["segmentation"]["per_image"]["lesions"]
+    if metrics["site"]:
+        print(f"calibrated for {metrics['site']['name']} by {metrics['site']['sha256'][:12]}…")
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
     print(f"{data['name']} ({data['source']}): {data['images']} images, grouped by {metrics['unit']}: {data['groups']}")

@@ -121,12 +121,15 @@ def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequen
     # The machine that starts the workers may have no GPU; it loads the networks to find what is wrong with them.
     device = "cpu" if by_ray else options.device
     how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend", "small")}
+    how["site"] = options.site and options.site.absolute()
     predictor = Predictor.from_folder(options.models, device, **how)
+    if predictor.classifier.site is not None:
+        print(f"Calibrated for {predictor.classifier.site} by {options.site}")
     if options.output:
         lock_folder(options.output)
         for folder, _, _ in os.walk(options.output):
             remove_leftovers(folder)
-    digest = weights_digest(options.models, options.small)
+    digest = weights_digest(options.models, options.small, options.site)
     frames = FrameChoice(options.frame, options.every, options.all_frames)
     if not by_ray:
         return Batch(predictor, digest, frames, options.output, outputs, options.again).run(inputs)
@@ -171,6 +174,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="default: models; models/paper for paper_model.pt and its fellows there",
     )
     add("--small", action="store_true", help="segment with model_small.pt of that folder, made for CPUs")
+    add(
+        "--site",
+        type=Path,
+        metavar="FILE",
+        help="site.json of scripts/recalibrate.py: the institution's own calibration",
+    )
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     add("--backend", choices=BACKENDS, default="torch", help="what computes the networks; all but torch: CPU alone")

@@ -196,8 +196,9 @@ def _instance_number(source: Dataset, frame: int | None) -> int:
 
 
 def algorithm_parameters(models: Mapping[str, str | None]) -> list[str]:
-    """One line per network: which weights it is."""
-    return [f"{network} weights sha256 {digest or 'unknown'}" for network, digest in models.items()]
+    """One line per network: which weights it is; and one for the site's calibration, where there is any."""
+    kinds = {"site": "calibration"}
+    return [f"{name} {kinds.get(name, 'weights')} sha256 {digest or 'unknown'}" for name, digest in models.items()]
 
 
 def load_highdicom(name: str) -> Any:

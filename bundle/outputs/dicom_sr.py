@@ -157,13 +157,13 @@ def _presence(sr: Any, probability: float) -> Any:
 
 
 def _algorithm(sr: Any, finding: Finding) -> Any:
-    thresholds = [f"{point}: malignant from {value['threshold']:.4f}" for point, value in finding.decisions.items()]
+    told = [f"{point}: malignant from {value['threshold']:.4f}" for point, value in finding.decisions.items()]
     return sr.AlgorithmIdentification(
         name=MODEL_NAME,
         version=__version__,
         manufacturer=MANUFACTURER,
         family=codes.DCM.ArtificialIntelligence,
-        parameters=[*algorithm_parameters(finding.models), *thresholds],
+        parameters=[*algorithm_parameters(finding.models), *told],
     )
 
 
@@ -195,6 +195,7 @@ def _add_comments(sr: Any, group: Any, finding: Finding) -> None:
     """Add the warnings as comments: of several algorithm parameters dcmqi's tid1500reader keeps the first alone."""
     # Cornerstone's adapters make the first the label of the outline.
     comments = [f"{title_of(finding)}. {NOT_A_DEVICE}", *(f"Warning: {warning}" for warning in finding.warnings)]
+    comments += [] if finding.site is None else [f"Calibrated for {finding.site}"]
     group[0].ContentSequence += [
         sr.TextContentItem(codes.DCM.Comment, comment, sr.RelationshipTypeValues.CONTAINS) for comment in comments
     ]

@@ -126,7 +126,8 @@ def _group(
     )
     counted = f"{content['images']} image(s), {content['with_lesion']} with an outlined lesion"
     warnings = [f"Warning: {warning}" for warning in best["warnings"]] if best else []
-    _add_comments(sr, group, [counted, *warnings])
+    site = [f"Calibrated for {best['site']}"] if best and best.get("site") else []
+    _add_comments(sr, group, [counted, *warnings, *site])
     return group
 
 

@@ -146,6 +146,7 @@ def flat_row(finding: dict[str, Any]) -> dict[str, Any]:
         **{key: lesion.get(key) for key in ("area_mm2", "long_axis_mm", "short_axis_mm")},
         **{key: lesion.get(key) for key in ("orientation_degrees", "solidity")},
         "warnings": "; ".join(finding["warnings"]),
+        "site": finding.get("site"),
         **{f"{network}_sha256": digest for network, digest in finding["models"].items()},
         **{key: finding[key] for key in ("schema_version", "notice")},
     }

@@ -79,6 +79,7 @@ def _write_page(
         points={name: point["threshold"] for name, point in first["decisions"].items()} if first else {},
         calls=any(finding.get("call") for finding in findings),
         models=first["models"] if first else {},
+        site=first.get("site") if first else None,
         synthetic=synthetic,
         skipped=skipped,
         cines=cines,

@@ -18,7 +18,7 @@ ROWS = 20_000
 """Rows of a part at most: what is held in memory at once, some tens of MB."""
 
 _INTEGERS = ("schema_version", "frame", "top", "left", "bottom", "right")
-_TEXTS = ("image", "lesion_state", "reason", "call", "warnings", "notice", "skipped")
+_TEXTS = ("image", "lesion_state", "reason", "call", "warnings", "site", "notice", "skipped")
 
 
 def load_pyarrow() -> Any:

@@ -50,7 +50,7 @@ class Job:
         output: folder of the results.
         outputs, frames, again, run_id: see `Batch`.
         device: ``cpu`` or ``cuda``; None for GPUs where the cluster has any.
-        explain, allow_unverified, backend, small: see `Predictor` and its `from_folder`.
+        explain, allow_unverified, backend, small, site: see `Predictor` and its `from_folder`.
     """
 
     models: Path
@@ -64,6 +64,7 @@ class Job:
     allow_unverified: bool = False
     backend: str = "torch"
     small: bool = False
+    site: Path | None = None
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def open(self) -> Batch:
@@ -79,8 +80,9 @@ class Job:
             allow_unverified=self.allow_unverified,
             backend=self.backend,
             small=self.small,
+            site=self.site,
         )
-        if weights_digest(self.models, self.small) != self.digest:
+        if weights_digest(self.models, self.small, self.site) != self.digest:
             raise UserError(f"{self.models}: not the same weights on {platform.node()}; give all machines one folder")
         return Batch(predictor, self.digest, self.frames, self.output, self.outputs, self.again, self.run_id)
 

@@ -90,14 +90,15 @@ class Outcome:
         )
 
 
-def weights_digest(folder: Path, small: bool = False) -> str:
-    """Return one sha256 of the weights and cards of both networks in a folder: what a prediction depends on.
+def weights_digest(folder: Path, small: bool = False, site: Path | None = None) -> str:
+    """Return one sha256 of the weights and cards of both networks in a folder, and of a site file: what a prediction
+    depends on.
 
     Raises:
-        InputError: a weights file cannot be read.
+        InputError: a file cannot be read.
     """
     weights = weights_in(folder, small)
-    files = [*weights, *(card_path(path) for path in weights)]
+    files = [*weights, *(card_path(path) for path in weights), *([site] if site else [])]
     return hashlib.sha256("".join(sha256_of(path) for path in files).encode()).hexdigest()
 
 

@@ -27,6 +27,7 @@ from bundle.finding import (
     Finding,
 )
 from bundle.networks.autocast import as_flag
+from bundle.networks.site import apply_site
 from bundle.networks.weights import none_below
 from bundle.prediction.explain import ExplainMalignancy
 from bundle.readers import UltrasoundImage
@@ -54,9 +55,12 @@ class LesionClassifier:
         segmenter_card: the segmenter's, for the record; empty where it is not known.
         explain: also say where the evidence is, see `ExplainMalignancy`. ``true`` and ``false`` as text will do: a
             command line of MONAI makes text of them.
+        site: a ``site.json``, whose temperature, operating points and limits replace those of the cards; every finding
+            names it.
 
     Raises:
-        UserError: explain is neither true nor false, or the card is of an older version, see `check_fusion`.
+        UserError: explain is neither true nor false; the card is of an older version, see `check_fusion`; or the site
+            file is of other weights.
     """
 
     def __init__(
@@ -67,9 +71,15 @@ class LesionClassifier:
         card: Mapping[str, Any],
         segmenter_card: Mapping[str, Any],
         explain: bool | str = False,
+        site: str | os.PathLike[str] | None = None,
     ) -> None:
         self.network, self.inferer, self.device = network, inferer, torch.device(device)
         check_fusion(card)
+        self.models = {"segmenter": segmenter_card.get("sha256"), "classifier": card.get("sha256")}
+        self.site: str | None = None
+        if site is not None:
+            told, segmenter_card, card = apply_site(site, segmenter_card, card)
+            self.site, self.models["site"] = told.name, told.sha256
         self.card, self.segmenter_card = card, segmenter_card
         self.crop = LesionCrop(
             threshold=card.get("mask_threshold", 0.5),
@@ -78,7 +88,6 @@ class LesionClassifier:
             spatial_size=card.get("spatial_size", (128, 128)),
         )
         self.warnings = _warnings_of_weights(card, segmenter_card)
-        self.models = {"segmenter": segmenter_card.get("sha256"), "classifier": card.get("sha256")}
         self.explain = ExplainMalignancy(network, self.crop) if as_flag("explain", explain) else None
 
     @torch.no_grad()
@@ -145,6 +154,7 @@ class LesionClassifier:
             frame=image.frame,
             spacing_mm=_known(image.spacing_mm),
             lesion_probability=presence,
+            site=self.site,
         )
 
     def _without_outline(
@@ -176,6 +186,7 @@ class LesionClassifier:
             spacing_mm=_known(image.spacing_mm),
             reason=reason,
             lesion_probability=presence,
+            site=self.site,
         )
 
 

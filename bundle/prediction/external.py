@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -12,32 +11,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from bundle.data.cases import DIGITS, Case, CaseList, checksum
-from bundle.data.check import LEFT_OUT, check_dataset
+from bundle.data.cases import DIGITS, Case, CaseList
+from bundle.data.check import check_dataset
 from bundle.data.duplicates import group_near_duplicates
 from bundle.data.names import output_name
 from bundle.data.roots import dataset_folder
 from bundle.data.training_sets import SAME_PIXELS, read_training_sets, refuse_training_set
-from bundle.errors import InputError, UserError
+from bundle.errors import UserError
 from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.intervals import DRAWS
-from bundle.evaluation.segmentation import gate, measure_case
-from bundle.files import lock_folder, read_json, to_csv, write_atomically, write_json
-from bundle.finding import ABSENT, LESION_STATES, NOT_A_DEVICE, UNUSABLE
+from bundle.evaluation.segmentation import gate
+from bundle.files import lock_folder, sha256_of, to_csv, write_atomically, write_json
+from bundle.finding import LESION_STATES, NOT_A_DEVICE
+from bundle.networks.site import read_site
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, weights_file
-from bundle.outputs.png import write_mask
-from bundle.prediction.batch import weights_digest
 from bundle.prediction.predictor import Predictor
+from bundle.prediction.scoring import choose_cases, predict_cases, read_truth, threshold_of
 from bundle.provenance import describe_run
 from bundle.readers import read_image, read_mask
 from bundle.reports.external import write_external_report
 from bundle.reports.figures import plot_examples
 from bundle.reports.segmentation_handler import EXAMPLES
-from bundle.transforms.masks import merge_masks
 
-VERSION = 3  # of the files in `images/`; raise it whenever a row for a given image and weights changes
+FITTED_ON = "the site file was fitted on this image, so it is not unseen"
+FITTED_NEAR = "the site file was fitted on another image of this patient, or on a near duplicate"
 PATIENT, DUPLICATES = "patient", "group of near duplicates"
 
 
@@ -50,6 +48,7 @@ def evaluate_external(
     leave_out: Collection[str] = (),
     trained_on: Sequence[str | os.PathLike[str]] = (),
     device: torch.device | str | None = None,
+    site: str | os.PathLike[str] | None = None,
     draws: int = DRAWS,
 ) -> dict[str, Any]:
     """Evaluate the weights of a folder on a dataset; write metrics.json, per_image.csv, per_patient.csv, report.html.
@@ -64,6 +63,7 @@ def evaluate_external(
         trained_on: prepared folders of what the weights were trained on, where `trained_on.json` beside them does not
             know; images with the same pixels, of whatever part, are not scored.
         device: of the networks.
+        site: a ``site.json`` that replaces what the cards say; the images that it was fitted on are not scored.
         draws: number of bootstrap samples.
 
     Returns:
@@ -71,13 +71,14 @@ def evaluate_external(
 
     Raises:
         UserError: the dataset is the one that the weights were trained on, or bears its name and `trained_on` does not
-            tell which images those were; no image can be used; or the weights can not be loaded.
+            tell which images those were; no image can be used; the weights can not be loaded; or the site file is of
+            other ones, or was fitted on these very images.
     """
     dataset, output = Path(dataset), Path(output_dir)
     folder = dataset_folder(dataset)
     if output.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{output}: lies inside {folder}, whose images are read; give an output folder outside it")
-    predictor = Predictor.from_folder(models, device)
+    predictor = Predictor.from_folder(models, device, site=site)
     cards = {
         name: read_card(weights_file(models, file))
         for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
@@ -85,15 +86,21 @@ def evaluate_external(
     checked = check_dataset(dataset, skip_bad=True, layout=layout)
     trained = read_training_sets(trained_on, weights_file(models, SEGMENTER).parent, cards)
     refuse_training_set(checked, cards, dataset, trained)
-    cases, left_out = _choose(checked.cases, leave_out, set().union(*trained.values()))
+    fitted_on = frozenset() if site is None else read_site(site).pixels
+    seen = {SAME_PIXELS: set().union(*trained.values()), FITTED_ON: fitted_on}
+    cases, left_out = choose_cases(checked.cases, leave_out, seen)
     if not cases:
         raise UserError(
             f"{dataset}: no image is left to score; the first was left out because: {left_out[0]['reason']}"
         )
     lock_folder(output)
-    unit, groups = _group(cases, folder)
-    digest = weights_digest(Path(models))  # and cards: threshold and calibration change without the weights
-    rows, failed, reused = _predict_all(predictor, cases, folder, output, digest, _threshold(cards), groups)
+    fitted = [case for case in checked.cases if case.sha256[:DIGITS] in fitted_on]
+    unit, groups = _group([*cases, *fitted], folder)
+    cases, relatives = _without_groups(cases, groups, {groups[case.image] for case in fitted})
+    left_out += relatives
+    if not cases:
+        raise UserError(f"{dataset}: no image is left to score: {relatives[0]['reason']}")
+    rows, failed, reused = predict_cases(predictor, cases, folder, output, groups)
     if not rows:
         raise UserError(f"{dataset}: no image could be predicted; the first: {failed[0]['reason']}")
     metrics = {
@@ -102,9 +109,10 @@ def evaluate_external(
         "synthetic": checked.synthetic or any(card.get("synthetic") for card in cards.values()),
         "dataset": _describe(checked, rows),
         "unit": unit,
-        "threshold": _threshold(cards),
-        **summarise_external(rows, cards["classifier"]["operating_points"], draws),
-        "warnings": _warnings(cards, unit, trained),
+        "site": None if site is None else {"name": predictor.classifier.site, "sha256": sha256_of(site)},
+        "threshold": threshold_of(cards["segmenter"]),
+        **summarise_external(rows, predictor.classifier.card["operating_points"], draws),
+        "warnings": [*_warnings(cards, unit, trained), *_warn_of_site(left_out)],
         "bad": [*checked.skipped, *failed],
         "left_out": left_out,
         "reused_predictions": reused,
@@ -125,21 +133,6 @@ def evaluate_external(
     return metrics
 
 
-def _choose(
-    cases: Sequence[Case], leave_out: Collection[str], trained: Collection[str]
-) -> tuple[list[Case], list[dict[str, str]]]:
-    """The cases to score, and the others with the reason; `trained` is the first digits of the training's pixels."""
-    kept, left_out = [], []
-    for case in cases:
-        unwanted = [flag for flag in case.flags if flag in leave_out]
-        if unwanted or case.sha256[:DIGITS] in trained:
-            reason = f"{LEFT_OUT} {unwanted[0]}" if unwanted else SAME_PIXELS
-            left_out.append({"path": case.image, "reason": reason})
-        else:
-            kept.append(case)
-    return kept, left_out
-
-
 def _group(cases: Sequence[Case], folder: Path) -> tuple[str, dict[str, str]]:
     """What intervals are drawn by, and each image's: its patient, or, where one is not known, its near duplicates."""
     if all(case.patient for case in cases):
@@ -147,83 +140,12 @@ def _group(cases: Sequence[Case], folder: Path) -> tuple[str, dict[str, str]]:
     return DUPLICATES, group_near_duplicates(cases, folder)
 
 
-def _predict_all(
-    predictor: Predictor,
-    cases: Sequence[Case],
-    folder: Path,
-    output: Path,
-    weights: str,
-    threshold: float,
-    groups: Mapping[str, str],
-) -> tuple[list[dict[str, Any]], list[dict[str, str]], int]:
-    """The rows of all images, what could not be predicted, and how many rows an earlier run left."""
-    rows, failed, reused = [], [], 0
-    for case in tqdm(cases, desc="predicting", unit="image", disable=None):
-        name = output_name(folder / case.image, folder)
-        file = output / "images" / f"{name}.json"
-        key = checksum([[VERSION, case.sha256, case.mask_sha256, weights]])
-        scores = _recall(file, key)
-        if scores is None:
-            try:
-                scores = _predict(predictor, case, folder, output / "masks" / name, threshold)
-            except InputError as error:
-                failed.append({**error.as_dict(), "path": case.image})
-                continue
-            write_json(file, {"key": key, "scores": scores})
-        else:
-            reused += 1
-        rows.append(
-            {
-                **{"image": case.image, "group": groups[case.image], "patient": case.patient, "class": case.label},
-                **{"flags": " ".join(case.flags), **scores},
-            }
-        )
-    return rows, failed, reused
-
-
-def _recall(file: Path, key: str) -> dict[str, Any] | None:
-    """The scores that an earlier run left for the same image and weights; None where there are none of use."""
-    if not file.is_file():
-        return None
-    try:
-        content = read_json(file)
-    except InputError:
-        return None
-    scores = content.get("scores")
-    return scores if content.get("key") == key and isinstance(scores, dict) else None
-
-
-def _predict(predictor: Predictor, case: Case, folder: Path, mask_file: Path, threshold: float) -> dict[str, Any]:
-    image = read_image(folder / case.image)
-    finding = predictor.predict(image)
-    # What is not outlined is not found, whatever the map says: it stays in every figure, as Dice 0 and score 0. Where
-    # the presence head said so, what it would have been stands beside.
-    outlined, absent = finding.probability is not None, finding.reason == ABSENT
-    probability = finding.probability_map / np.float32(255) * (outlined or absent)
-    ungated = predictor.classifier.classify(case.image, image, probability) if absent else finding
-    write_mask((probability >= threshold) & outlined, mask_file)
-    told = {"presence": finding.lesion_probability or 0.0, "told_none": absent or finding.lesion_state == UNUSABLE}
-    return {
-        "probability": finding.probability or 0.0,
-        "probability_raw": finding.probability_raw or 0.0,
-        **(told if predictor.classifier.segmenter_card.get("presence") else {}),
-        "probability_ungated": ungated.probability or 0.0,
-        "lesion_state": finding.lesion_state,
-        "reason": finding.reason,
-        "outline_confidence": finding.outline_confidence,
-        **dataclasses.asdict(measure_case(probability, _truth(case, folder), threshold)),
-        "warnings": "; ".join(finding.warnings),
-    }
-
-
-def _truth(case: Case, folder: Path) -> np.ndarray:
-    if not case.masks:
-        return np.zeros(case.size, dtype=bool)
-    return merge_masks([folder / mask for mask in case.masks], folder / case.image, case.size)
-
-
-def _threshold(cards: Mapping[str, Mapping[str, Any]]) -> float:
-    return float(cards["segmenter"].get("threshold", 0.5))
+def _without_groups(
+    cases: Sequence[Case], groups: Mapping[str, str], seen: Collection[str]
+) -> tuple[list[Case], list[dict[str, str]]]:
+    """The cases of no seen group, and the others with the reason."""
+    others = [{"path": case.image, "reason": FITTED_NEAR} for case in cases if groups[case.image] in seen]
+    return [case for case in cases if groups[case.image] not in seen], others
 
 
 def _describe(checked: CaseList, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -259,6 +181,12 @@ def _warnings(cards: Mapping[str, Mapping[str, Any]], unit: str, trained: Collec
     return found
 
 
+def _warn_of_site(left_out: Sequence[Mapping[str, str]]) -> list[str]:
+    number = sum(entry["reason"] in (FITTED_ON, FITTED_NEAR) for entry in left_out)
+    told = "images were left out: the site file was fitted on them, on others of their patients, or on near duplicates"
+    return [f"{number} {told}"] if number else []
+
+
 def _draw_examples(
     rows: Sequence[Mapping[str, Any]], cases: Mapping[str, Case], folder: Path, output: Path, synthetic: bool
 ) -> bool:
@@ -270,7 +198,7 @@ def _draw_examples(
         case = cases[row["image"]]
         predicted = read_mask(output / "masks" / output_name(folder / case.image, folder)).astype(np.float32)
         title = f"{case.label}, Dice {row['dice']:.2f}, P(malignant) {row['probability']:.2f}"
-        items.append((read_image(folder / case.image).pixels, _truth(case, folder), predicted, title))
+        items.append((read_image(folder / case.image).pixels, read_truth(case, folder), predicted, title))
     if items:
         plot_examples(items, output / "examples.png", threshold=0.5, synthetic=synthetic)
     return bool(items)

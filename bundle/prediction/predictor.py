@@ -45,10 +45,12 @@ class Predictor:
             itself is needed all the same, since it holds the settings.
         backend: what computes the networks, of `bundle.prediction.backends.BACKENDS`; all but ``torch`` run on the CPU
             alone and cannot explain.
+        site: a ``site.json`` of `scripts/recalibrate.py`, fitted for these weights on an institution's own images.
 
     Raises:
         UserError: a file is missing, differs from the sha256 on its card, or is of another network; the device
-            is none of this machine; or the backend is not installed or cannot do what is asked.
+            is none of this machine; the backend is not installed or cannot do what is asked; or the site file was
+            fitted for other weights.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Predictor:
         explain: bool = False,
         allow_unverified: bool = False,
         backend: str = TORCH,
+        site: str | os.PathLike[str] | None = None,
     ) -> None:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() and backend == TORCH else "cpu"))
         _check_backend(backend, self.device, explain)
@@ -74,7 +77,7 @@ class Predictor:
         size = classifier_card.get("spatial_size", (128, 128))
         network = self._ready(segnet, (classifier_card["in_channels"], *size), backend)
         inferer = Autocast(self.device, amp=amp, flip=classifier_card.get("flip", False))
-        self.classifier = LesionClassifier(network, inferer, self.device, classifier_card, card, explain)
+        self.classifier = LesionClassifier(network, inferer, self.device, classifier_card, card, explain, site)
         self.size = (int(card["spatial_size"][0]), int(card["spatial_size"][1]))
         self.letterbox, self.clip_limit = bool(card.get("letterbox", False)), float(card.get("clahe", 0.0))
         # Whether several threads may predict at once: heat maps hook into the network, and a GPU is busy with one.
@@ -90,6 +93,7 @@ class Predictor:
         allow_unverified: bool = False,
         backend: str = TORCH,
         small: bool = False,
+        site: str | os.PathLike[str] | None = None,
     ) -> Predictor:
         """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder, or of a set in it.
 
@@ -98,7 +102,7 @@ class Predictor:
             device, amp, explain, allow_unverified, backend: as the class takes them.
             small: the segmenter is ``model_small.pt``, for CPUs.
         """
-        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend)
+        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend, site)
 
     def _ready(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str) -> torch.nn.Module:
         """Put a network on its device, or into another engine for images of one shape (C, H, W)."""

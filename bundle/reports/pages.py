@@ -80,6 +80,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         **summarise_factorial(evidence["factorial"]),
         "weights_bytes": weights.stat().st_size if weights.is_file() else 0,
         "missed_below": MISSED_BELOW,
+        "left_out": read_card(root / "models" / CLASSIFIER).get("left_out"),
         "metadata": read_json(root / "configs" / "metadata.json"),
         "train": {**train, **recorded_settings(weights, train["shipped"]["defaults"])},
     }

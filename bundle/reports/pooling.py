@@ -67,7 +67,7 @@ def pool_folds(folders: Sequence[str | os.PathLike[str]], output_dir: str | os.P
         UserError: a run is not evaluated; the runs differ in task, dataset, masks or split seed; folds overlap in
             part; there is one fold only, or one is missing; or a fold of a segmentation has two runs.
     """
-    runs = [_read_run(Path(folder)) for folder in folders]
+    runs = [read_run(Path(folder)) for folder in folders]
     _check_alike(runs)
     folds = _sort_into_folds(runs)
     pooled = _pool_classifiers(folds) if runs[0].is_classification else _pool_segmenters(folds)
@@ -129,7 +129,12 @@ def calibrate_across(
     return probabilities, points, limits
 
 
-def _read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
+    """Read the evaluation of a run's test part.
+
+    Raises:
+        InputError: it is not evaluated, or another part is.
+    """
     file = folder / "evaluation" / "metrics.json"
     metrics = read_json(file, _MEND)
     if "provenance" not in metrics or not ("lesions" in metrics or metrics.get("task") == "classification"):

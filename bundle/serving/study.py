@@ -147,9 +147,9 @@ def _most_suspicious(image: Mapping[str, Any]) -> dict[str, Any] | None:
     if best is None:
         return None
     (shown,) = (finding for finding in findings if finding["frame"] == best["frame"])
-    keys = ("frame", "probability", "decisions", "call", "lesion", "spacing_mm", "warnings", "models")
+    keys = ("frame", "probability", "decisions", "call", "lesion", "spacing_mm", "warnings", "models", "site")
     of_cine = None if best["frame"] is None else told["probability"]
-    return {"uid": image["uid"], **{key: shown[key] for key in keys}, "cine": of_cine}
+    return {"uid": image["uid"], **{key: shown.get(key) for key in keys}, "cine": of_cine}
 
 
 def _probability(shown: Mapping[str, Any]) -> float:

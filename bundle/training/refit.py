@@ -85,6 +85,7 @@ def refit_classifier(
         parser.get_parsed_content(f"validate::{name}") for name in ("dataloader", "prepare_batch", "inferer")
     )
     fitted = fit_card(network, dataloader, prepare_batch, inferer, device, described)
+    card.pop("left_out", None)  # it was fitted on top of what is replaced here; see `bundle.training.left_out`
     record = {**card, **fitted, "validation": {**card["validation"], **fitted["validation"]}, "refit": describe_run()}
     target = Path(output_dir) / "model_classifier.pt"
     write_atomically(target, Path(weights).read_bytes())

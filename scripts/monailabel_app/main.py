@@ -3,8 +3,9 @@
 
     monailabel start_server --app scripts/monailabel_app --studies /path/to/images
 
-The bundle is the folder two levels above this file; `--conf bundle /path/to/bundle` names another one. Research
-software, not a medical device. docs/monai_label.md says how to work with it.
+The bundle is the folder two levels above this file; `--conf bundle /path/to/bundle` names another one;
+`--conf site /path/to/site.json` takes an institution's own calibration. Research software, not a medical device.
+docs/monai_label.md says how to work with it.
 """
 
 from __future__ import annotations
@@ -61,12 +62,14 @@ class BreastUltrasoundApp(MONAILabelApp):
     Args:
         app_dir: this folder; the server writes `logs`, `model` and `bin` into it.
         studies: a folder of images, or the address of a DICOMweb server.
-        conf: `bundle`, the bundle's folder where this app does not lie in it.
+        conf: `bundle`, the bundle's folder where this app does not lie in it; `site`, a site.json for its weights.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.bundle_root = Path(conf.get("bundle", ROOT)).resolve()
-        self.lesion = FindLesion(self.bundle_root / "models")
+        self.lesion = FindLesion(
+            self.bundle_root / "models", Path(conf["site"]).resolve() if conf.get("site") else None
+        )
         super().__init__(
             app_dir=app_dir,
             studies=studies,

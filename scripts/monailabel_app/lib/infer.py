@@ -40,9 +40,10 @@ class FindLesion(InferTask):
 
     Args:
         models: folder of both weights and their cards.
+        site: a ``site.json`` fitted for these weights.
     """
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, site: Path | None = None) -> None:
         super().__init__(
             InferType.SEGMENTATION,
             LABELS,
@@ -50,7 +51,7 @@ class FindLesion(InferTask):
             description=f"Lesion of a 2-D breast ultrasound image, benign or malignant. {NOT_A_DEVICE}",
             config={"device": device_list()},
         )
-        self.models = models
+        self.models, self.site = models, site
         self._loaded: dict[str, tuple[tuple[int, ...], Predictor]] = {}
 
     def is_valid(self) -> bool:
@@ -74,7 +75,7 @@ class FindLesion(InferTask):
             if place in self._loaded and self._loaded[place][0] == state:
                 return self._loaded[place][1]
             try:
-                self._loaded[place] = (state, Predictor.from_folder(self.models, place))
+                self._loaded[place] = (state, Predictor.from_folder(self.models, place, site=self.site))
             except UserError:
                 if time.monotonic() > deadline:
                     raise
@@ -82,7 +83,7 @@ class FindLesion(InferTask):
 
     def _state(self) -> tuple[int, ...]:
         weights = [self.models / name for name in (SEGMENTER, CLASSIFIER)]
-        files = [*weights, *map(card_path, weights)]
+        files = [*weights, *map(card_path, weights), *([self.site] if self.site else [])]
         return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -53,7 +53,7 @@ class Finding:
         call: "malignant", "benign" or "unsure", by prediction sets that keep their promise per class, see
             `bundle.evaluation.conformal`; None where the classifier's card has none.
         lesion_probability: that there is a lesion at all; None where the segmenter has no head that tells.
-        site: whose own calibration it is, see `bundle.networks.site`; None where the cards of the weights hold.
+        site: whose own calibration it is, see `bundle.networks.site_file`; None where the cards of the weights hold.
     """
 
     image: str

@@ -24,6 +24,8 @@ AGREE = 0.95
 """Dice from which two outlines of one lesion are the same."""
 _FARTHEST = 0.12  # by how much of the sides moved calipers lie away from the lesion's ends
 
+_NARROWEST = 0.35  # sides of a window beside a lesion, as shares of its picture's; narrower ones look like none
+
 Segment = Callable[[np.ndarray], tuple[np.ndarray, bool]]
 Ends = list[tuple[float, float]]
 
@@ -38,19 +40,24 @@ def audit_marks(records: Sequence[Mapping[str, Any]], segment: Segment, seed: in
 
     Returns:
         A dict ready for JSON. `normals`: images, and the shares that are told of a lesion as they are (`before`), with
-        calipers (`after`), and only with them (`made`). `lesions`: images, the mean Dice between the outlines with
-        calipers at the lesion's ends and with calipers elsewhere around it (`dice`), and the share of pairs of `AGREE`
-        and more (`same`). Each score with its interval.
+        calipers (`after`), and only with them (`made`). `crops`: the same of the tissue beside lesions, since normal
+        images are few: the largest window without one, where that is large enough. `lesions`: images, the mean Dice
+        between the outlines with calipers at the lesion's ends and with calipers elsewhere around it (`dice`), and the
+        share of pairs of `AGREE` and more (`same`). Each score with its interval.
     """
     rng = np.random.default_rng(seed)
     normals: list[dict[str, Any]] = []
+    crops: list[dict[str, Any]] = []
     lesions: list[dict[str, Any]] = []
+
+    def mark(tissue: np.ndarray, group: str) -> dict[str, Any]:
+        before, after = segment(tissue)[1], segment(_draw(tissue, _anywhere(rng), rng))[1]
+        return {"group": group, "before": before, "after": after, "made": after and not before}
+
     for record in records:
         pixels = read_image(record["image"]).tissue
         if record["class"] == "normal":
-            drawn = _draw(pixels, _anywhere(rng), rng)
-            before, after = segment(pixels)[1], segment(drawn)[1]
-            normals.append({"group": record["group"], "before": before, "after": after, "made": after and not before})
+            normals.append(mark(pixels, record["group"]))
             continue
         lesion = merge_masks(record["label"], record["image"], read_image(record["image"]).pixels.shape)
         lesion = read_image(record["image"]).cut(lesion)
@@ -61,8 +68,11 @@ def audit_marks(records: Sequence[Mapping[str, Any]], segment: Segment, seed: in
             second = segment(_draw(pixels, _moved(ends, rng), rng))[0]
             dice = _dice(first, second)
             lesions.append({"group": record["group"], "dice": dice, "same": dice >= AGREE})
+        if (tissue := _beside(pixels, lesion)) is not None:
+            crops.append(mark(tissue, record["group"]))
     return {
         "normals": {"images": len(normals), **_means(normals, ("before", "after", "made"))},
+        "crops": {"images": len(crops), **_means(crops, ("before", "after", "made"))},
         "lesions": {"images": len(lesions), **_means(lesions, ("dice", "same"))},
     }
 
@@ -116,6 +126,19 @@ def _moved(ends: Ends, rng: np.random.Generator) -> Ends:
     centre = np.mean(ends, axis=0)
     moved = np.clip(centre + (np.array(ends) - centre) * stretch + shift, 0.02, 0.98)
     return [(float(row), float(column)) for row, column in moved]
+
+
+def _beside(pixels: np.ndarray, lesion: np.ndarray) -> np.ndarray | None:
+    """The largest part of a picture left, right, above or below of its lesion; None where each is too narrow."""
+    rows, columns = np.nonzero(lesion)
+    if not rows.size:
+        return None
+    windows = [
+        *(pixels[:, : columns.min()], pixels[:, columns.max() + 1 :]),
+        *(pixels[: rows.min()], pixels[rows.max() + 1 :]),
+    ]
+    largest = max(windows, key=lambda window: window.size)
+    return largest if min(np.divide(largest.shape, pixels.shape)) >= _NARROWEST else None
 
 
 def _dice(first: np.ndarray, second: np.ndarray) -> float:

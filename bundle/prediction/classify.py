@@ -27,7 +27,7 @@ from bundle.finding import (
     Finding,
 )
 from bundle.networks.autocast import as_flag
-from bundle.networks.site import apply_site
+from bundle.networks.site_file import apply_site
 from bundle.networks.weights import none_below
 from bundle.prediction.explain import ExplainMalignancy
 from bundle.readers import UltrasoundImage

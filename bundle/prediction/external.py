@@ -24,7 +24,7 @@ from bundle.evaluation.intervals import DRAWS
 from bundle.evaluation.segmentation import gate
 from bundle.files import lock_folder, sha256_of, to_csv, write_atomically, write_json
 from bundle.finding import LESION_STATES, NOT_A_DEVICE
-from bundle.networks.site import read_site
+from bundle.networks.site_file import read_site
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, weights_file
 from bundle.prediction.predictor import Predictor
 from bundle.prediction.scoring import choose_cases, predict_cases, read_truth, threshold_of

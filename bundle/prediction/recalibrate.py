@@ -31,7 +31,7 @@ from bundle.evaluation.recalibration import (
 )
 from bundle.files import lock_folder, write_json
 from bundle.finding import NOT_A_DEVICE, UNUSABLE
-from bundle.networks.site import SITE_VERSION, fusion_digest
+from bundle.networks.site_file import SITE_VERSION, fusion_digest
 from bundle.networks.weights import read_card
 from bundle.prediction.predictor import Predictor, weights_in
 from bundle.prediction.scoring import choose_cases, predict_cases

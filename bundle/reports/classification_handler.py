@@ -48,6 +48,7 @@ class ClassificationEvaluation:
         weights: path of the evaluated weights, whose card is used and recorded.
         datalist: the datalist, for the record.
         part: of the datalist that the records are; only "test" was kept from the training.
+        unmarked: whether drawn strokes were removed from the images, for the record.
 
     Raises:
         UserError: the weights were trained on another split of the same dataset, so on images that would be tested.
@@ -60,13 +61,14 @@ class ClassificationEvaluation:
         weights: str | os.PathLike[str],
         datalist: Mapping[str, Any],
         part: str = "test",
+        unmarked: bool = False,
     ) -> None:
         self.folder = Path(output_dir)
         self.records = {os.fspath(record["image"]): record for record in records}
         self.weights = weights
         self.card = read_card(weights)
         check_fusion(self.card)
-        self.datalist, self.part = datalist, part
+        self.datalist, self.part, self.unmarked = datalist, part, bool(unmarked)
         _refuse_trained_images(self.card, datalist, weights)
         refuse_another_split(self.card, datalist, weights)
         self.told = tell_columns(records, ("dataset", "patient", *STRATA))
@@ -139,6 +141,7 @@ class ClassificationEvaluation:
                 **{key: self.datalist.get(key) for key in ("dataset_sha256", "segmenter_sha256", "split")},
                 "split_seed": self.datalist.get("seed"),
                 "weights_sha256": self.card.get("sha256"),
+                **({"unmarked": True} if self.unmarked else {}),
             },
         }
         engine.state.metrics |= classification_scores(metrics)

@@ -44,6 +44,7 @@ class SegmentationEvaluation:
         threshold: probability from which a pixel counts as lesion; chosen on validation, never here.
         weights: path of the evaluated weights, for the record.
         datalist: the datalist, for the record (name, split, seed, checksums, whether it is synthetic).
+        unmarked: whether drawn strokes were removed from the images, for the record.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class SegmentationEvaluation:
         threshold: float,
         weights: str | os.PathLike[str],
         datalist: Mapping[str, Any],
+        unmarked: bool = False,
     ) -> None:
         self.folder = Path(output_dir)
         self.records = {os.fspath(record["image"]): record for record in records}
         self.threshold = float(threshold)
         self.weights = weights
-        self.datalist = datalist
+        self.datalist, self.unmarked = datalist, bool(unmarked)
         card = read_card(weights)
         refuse_another_split(card, datalist, weights)
         self.none_below = none_below(card)
@@ -118,6 +120,7 @@ class SegmentationEvaluation:
             "split": self.datalist.get("split"),
             "split_seed": self.datalist.get("seed"),
             "weights_sha256": card.get("sha256"),
+            **({"unmarked": True} if self.unmarked else {}),
         }
         metrics = {
             "synthetic": synthetic,

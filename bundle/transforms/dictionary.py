@@ -221,29 +221,36 @@ class CropLesiond(MapTransform):
 
 
 class RemoveMarksd(MapTransform):
-    """Put a copy of an image without drawn strokes beside it, see `remove_marks`.
+    """Put a copy of an image without drawn strokes beside it or in its place, see `remove_marks`.
 
     Args:
         keys: of images (1, H, W) float in [0, 1].
-        names: of the copies.
-        active: false to add nothing.
+        names: of the copies; None to replace the images, which keep their metadata.
+        active: false to do nothing.
     """
 
     def __init__(
-        self, keys: KeysCollection, names: KeysCollection, active: bool = True, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        names: KeysCollection | None = None,
+        active: bool = True,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.names = (names,) if isinstance(names, str) else tuple(names)  # type: ignore[arg-type]
+        copies = self.keys if names is None else names
+        self.names = (copies,) if isinstance(copies, str) else tuple(copies)  # type: ignore[arg-type]
         self.active = bool(active)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the copies; they carry no metadata."""
+        """Add the copies, which carry no metadata, or replace the images."""
         out = dict(data)
         if not self.active:
             return out
         for key, name in self.key_iterator(out, self.names):
             grey = np.rint(_plain(out[key])[0].cpu().numpy() * 255).astype(np.uint8)
-            out[name] = torch.from_numpy(remove_marks(grey)[None].astype(np.float32) / 255)
+            clean = torch.from_numpy(remove_marks(grey)[None].astype(np.float32) / 255)
+            image = out[key]
+            out[name] = MetaTensor(clean, meta=image.meta) if name == key and isinstance(image, MetaTensor) else clean
         return out
 
 

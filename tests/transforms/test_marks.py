@@ -83,3 +83,12 @@ def test_a_copy_without_marks_stands_beside_the_image() -> None:
     assert result["unmarked"].shape == (1, 300, 400)
     assert result["unmarked"].max() < 0.6
     assert "unmarked" not in RemoveMarksd("image", "unmarked", active=False)(data)
+
+
+def test_marks_are_removed_in_place_and_the_metadata_stays() -> None:
+    picture = draw_calipers(np.full((128, 128), 0.3, np.float32), [(0.5, 0.5)], MarkStyle(arm=10, thickness=3))
+    image = MetaTensor(torch.from_numpy(picture)[None], meta={"filename_or_obj": "a.png"})
+    clean = RemoveMarksd("image")({"image": image})["image"]
+    assert clean.meta["filename_or_obj"] == "a.png"
+    assert float(clean.max()) < 0.5 < float(image.max())
+    assert RemoveMarksd("image", active=False)({"image": image})["image"] is image

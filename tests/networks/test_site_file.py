@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims about bundle.networks.site."""
+"""Claims about bundle.networks.site_file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bundle.errors import InputError
-from bundle.networks.site import LONGEST_NAME, apply_site, fusion_digest, read_site
+from bundle.networks.site_file import LONGEST_NAME, apply_site, fusion_digest, read_site
 
 SEGMENTER = {"sha256": "5" * 64, "threshold": 0.4, "doubtful_below": 0.9}
 CLASSIFIER: dict[str, Any] = {

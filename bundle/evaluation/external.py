@@ -13,6 +13,7 @@ from bundle.evaluation.classification import choose_operating_points, summarise_
 from bundle.evaluation.drift import summarise_calibration
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, REFLECTED, bootstrap_ratio_by_group
 from bundle.evaluation.segmentation import gate, summarise
+from bundle.evaluation.subgroups import summarise_strata
 
 RULES: dict[str, Callable[[Sequence[float]], float]] = {"max": max, "mean": fmean}
 """What a patient's probability is made of those of her images."""
@@ -37,10 +38,11 @@ def summarise_external(
 
     Returns:
         A dict ready for JSON: `intervals`; `segmentation` (`per_image`, `per_patient`); `classification` and
-        `calibration`, each by level: `per_image`, `per_patient_max`, `per_patient_mean`; and `transfer`, for each
-        operating point what was wanted, what validation gave and what was reached here. Without benign and malignant
-        images the last three are empty. Where a lesion was told to be none, `ungated` holds the classification with
-        that word passed over; the segmentation's stands in `segmentation.per_image`.
+        `calibration`, each by level: `per_image`, `per_patient_max`, `per_patient_mean`; `strata`, see
+        `summarise_strata`; and `transfer`, for each operating point what was wanted, what validation gave and what was
+        reached here. Without benign and malignant images the last four are empty. Where a lesion was told
+        to be none, `ungated` holds the classification with that word passed over; the segmentation's stands in
+        `segmentation.per_image`.
     """
     thresholds = {DEFAULT: 0.5, **{name_point(point): point["threshold"] for point in operating_points}}
     levels = levels_of(rows)
@@ -55,6 +57,9 @@ def summarise_external(
         },
         "classification": classification,
         "calibration": {name: summarise_calibration(part, draws, seed) for name, part in levels.items()},
+        "strata": summarise_strata(
+            [{**row, "label": _label(row)} for row in rows if row["class"] in DIAGNOSES], draws, seed
+        ),
         "transfer": [_transfer(point, levels, classification) for point in operating_points] if levels else [],
         **(
             {

@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle.evaluation.classification import area_under_roc, summarise_classification
 from bundle.evaluation.intervals import DRAWS, bootstrap_by_group
-from bundle.evaluation.segmentation import STRATA
+from bundle.evaluation.segmentation import SIZES, STRATA
 
 Row = Mapping[str, Any]
 
@@ -39,12 +39,32 @@ def summarise_subgroups(
     names = sorted({str(row["dataset"]) for row in rows if row.get("dataset")})
     if names:
         found["datasets"] = {name: _summarise_dataset(rows, name, thresholds, draws, seed) for name in names}
+    return found | summarise_strata(rows, draws, seed)
+
+
+def summarise_strata(rows: Sequence[Row], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+    """Score a classifier by scanner, BI-RADS category and size of the lesion, as far as the rows tell them.
+
+    Args:
+        rows: `group`, `label`, `probability`, and any of `STRATA` and `lesion_area`, the share of the image.
+        draws, seed: of the bootstrap.
+
+    Returns:
+        A dict ready for JSON: under each of `STRATA`, and `sizes` (see `SIZES`), the images, the malignant ones and the
+        AUROC of each value.
+    """
+    found = {}
     for key in STRATA:
         values = sorted({str(row[key]) for row in rows if row.get(key)})
         if values:
             parts = {value: [row for row in rows if str(row.get(key)) == value] for value in values}
             found[key] = {value: _score(part, draws, seed) for value, part in parts.items()}
-    return found
+    sized = {
+        name: [row for row in rows if row.get("lesion_area") is not None and low <= row["lesion_area"] < high]
+        for name, (low, high) in SIZES.items()
+    }
+    sizes = {name: _score(part, draws, seed) for name, part in sized.items() if part}
+    return {**found, **({"sizes": sizes} if sizes else {})}
 
 
 def score_patients(rows: Sequence[Row], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:

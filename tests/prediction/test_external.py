@@ -34,7 +34,7 @@ DRAWS = 40
 
 def _make_bus_bra(phantom: Path, folder: Path) -> Path:
     """Each patient has two images; one image has no mask, one no file."""
-    lines, number = ["ID,Case,Pathology,Height,Width"], 0
+    lines, number = ["ID,Case,Pathology,Height,Width,Device"], 0
     for label, count in (("benign", 6), ("malignant", 6)):
         for index in range(1, count + 1):
             if index == 4:  # has two masks
@@ -47,8 +47,9 @@ def _make_bus_bra(phantom: Path, folder: Path) -> Path:
             shutil.copy(phantom / label / f"{label} ({index}).png", image)
             shutil.copy(phantom / label / f"{label} ({index})_mask.png", mask)
             height, width = read_image(image).pixels.shape
-            lines.append(f"bus_{name},{(number + 1) // 2},{label.title()},{height + (number == 1)},{width}")
-    lines += ["bus_0098-l,98,benign,9,9", "bus_0099-l,99,benign,9,9"]
+            scanner = ("Logiq", "Toshiba")[number % 2]
+            lines.append(f"bus_{name},{(number + 1) // 2},{label.title()},{height + (number == 1)},{width},{scanner}")
+    lines += ["bus_0098-l,98,benign,9,9,", "bus_0099-l,99,benign,9,9,"]
     shutil.copy(folder / "Images/bus_0001-r.png", folder / "Images/bus_0098-l.png")
     (folder / "bus_data.csv").write_text("\n".join(lines) + "\n")
     if (phantom / MARKER).exists():
@@ -127,6 +128,10 @@ def test_metrics_tell_both_levels_the_baselines_and_the_transfer(run: tuple[Path
     assert high["reached"]["per_image"]["interval_holds_wish"] is False
     assert high["on_validation"] == {"sensitivity": 0.0, "specificity": 1.0}
     assert metrics["dataset"]["flags"] == {"size-differs": 1}
+    for found in (metrics["strata"]["sizes"], metrics["segmentation"]["per_image"]["sizes"]):
+        assert sum(part["cases"] for part in found.values()) == 10
+    assert {name: part["cases"] for name, part in metrics["strata"]["device"].items()} == {"Logiq": 5, "Toshiba": 5}
+    assert set(metrics["segmentation"]["per_image"]["device"]) == {"Logiq", "Toshiba"}
     assert metrics["weights"]["segmenter"]["sha256"] == read_card(tiny_models / "model.pt")["sha256"]
 
 
@@ -138,6 +143,8 @@ def test_report_is_one_page_that_names_bad_images_and_no_folder(run: tuple[Path,
         "bus_0098-l.png",
         "Do the operating points hold",
         "per patient, max",
+        "Toshiba",
+        "share of the image",
     ):
         assert text in page
     for leak in ("http://", "https://", str(bus_bra.parent), str(run[0])):

@@ -83,20 +83,37 @@ def apply_site(
         InputError: as `read_site`; or it was fitted for other weights.
     """
     site = read_site(path)
-    cards = {"segmenter": (segmenter_card, site.segmenter), "classifier": (classifier_card, site.classifier)}
-    for network, (card, patch) in cards.items():
-        if card.get("sha256") != patch["sha256"]:
-            reason = f"was fitted for another {network} (sha256 {patch['sha256'][:12]}…, in use {_short(card)})"
-            mend = "give the weights it was fitted for, or fit these with scripts/recalibrate.py"
-            raise InputError(path, reason, mend)
+    replaced = [
+        _replace(path, "segmenter", segmenter_card, site.segmenter, SEGMENTER_FIELDS),
+        _replace(path, "classifier", classifier_card, site.classifier, CLASSIFIER_FIELDS),
+    ]
     if site.classifier["fusion_sha256"] != fusion_digest(classifier_card):
         reason = "was fitted before the features of the classifier's card were fitted anew"
         raise InputError(path, reason, _MEND)
-    replaced = [
-        {**card, **{key: patch[key] for key in fields if key in patch}}
-        for (card, patch), fields in zip(cards.values(), (SEGMENTER_FIELDS, CLASSIFIER_FIELDS), strict=True)
-    ]
     return site, replaced[0], replaced[1]
+
+
+def apply_site_to_segmenter(path: str | os.PathLike[str], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a segmenter's card with what a site has fitted in place of it, where no classifier is in use.
+
+    Raises:
+        InputError: as `apply_site`.
+    """
+    return _replace(path, "segmenter", card, read_site(path).segmenter, SEGMENTER_FIELDS)
+
+
+def _replace(
+    path: str | os.PathLike[str],
+    network: str,
+    card: Mapping[str, Any],
+    patch: Mapping[str, Any],
+    fields: tuple[str, ...],
+) -> dict[str, Any]:
+    if card.get("sha256") != patch["sha256"]:
+        reason = f"was fitted for another {network} (sha256 {patch['sha256'][:12]}…, in use {_short(card)})"
+        mend = "give the weights it was fitted for, or fit these with scripts/recalibrate.py"
+        raise InputError(path, reason, mend)
+    return {**card, **{key: patch[key] for key in fields if key in patch}}
 
 
 def fusion_digest(card: Mapping[str, Any]) -> str | None:

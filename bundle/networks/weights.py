@@ -19,6 +19,7 @@ import torch
 
 from bundle.errors import UserError
 from bundle.files import read_json, sha256_of, write_atomically, write_json
+from bundle.networks.site_file import apply_site_to_segmenter
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -158,15 +159,19 @@ def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> d
     return card
 
 
-def recorded_settings(weights: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def recorded_settings(
+    weights: str | os.PathLike[str], defaults: Mapping[str, Any], site: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
     """Take the settings named in ``defaults`` from the card of a weights file; defaults where the card lacks them.
 
     Configs use it so that a network trained with other filters is evaluated with these filters. Where no such weights
     are, the card of the bundle's own of that name tells: ``monai.bundle.load`` builds the network of a config in
-    whatever folder it is called, and then gives it the weights of the bundle's.
+    whatever folder it is called, and then gives it the weights of the bundle's. What a ``site.json`` fitted for this
+    segmenter stands in place of its card, see `bundle.networks.site_file`.
     """
     path = Path(weights)
     card = read_card(path if path.exists() or card_path(path).exists() else _OWN_MODELS / path.name)
+    card = card if site is None else apply_site_to_segmenter(site, card)
     return {name: card.get(name, value) for name, value in defaults.items()}
 
 

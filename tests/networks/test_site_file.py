@@ -12,6 +12,7 @@ import pytest
 
 from bundle.errors import InputError
 from bundle.networks.site_file import LONGEST_NAME, apply_site, fusion_digest, read_site
+from bundle.networks.weights import recorded_settings
 
 SEGMENTER = {"sha256": "5" * 64, "threshold": 0.4, "doubtful_below": 0.9}
 CLASSIFIER: dict[str, Any] = {
@@ -49,6 +50,17 @@ def test_what_a_site_fitted_replaces_the_cards_and_nothing_else(write: Callable[
     assert segmenter == {**SEGMENTER, "doubtful_below": 0.7, "presence_points": {"none_below": 0.3}}
     assert classifier == {**CLASSIFIER, "temperature": 2.5, "operating_points": POINTS, "conformal": SETS}
     assert SEGMENTER["doubtful_below"] == 0.9
+
+
+def test_a_config_without_a_classifier_takes_the_segmenters_part(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(SEGMENTER))
+    defaults = {"threshold": 0.5, "presence_points": {}}
+    plain = recorded_settings(tmp_path / "model.pt", defaults)
+    assert plain == {"threshold": 0.4, "presence_points": {}}
+    fitted = recorded_settings(tmp_path / "model.pt", defaults, write())
+    assert fitted == {"threshold": 0.4, "presence_points": {"none_below": 0.3}}
+    with pytest.raises(InputError, match="another segmenter"):
+        recorded_settings(tmp_path / "model.pt", defaults, write(segmenter={"sha256": "0" * 64}))
 
 
 @pytest.mark.parametrize("network", ["segmenter", "classifier"])

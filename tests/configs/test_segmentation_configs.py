@@ -21,6 +21,7 @@ from PIL import Image
 from bundle.errors import UserError
 from bundle.networks import PEERS, Peer, UNet
 from bundle.prediction import Predictor
+from bundle.transforms import RemoveMarksd
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN, EVALUATE, INFERENCE = (f"configs/{name}.json" for name in ("train", "evaluate", "inference"))
@@ -379,3 +380,18 @@ def test_exports_equal_the_network(trained: Path, tmp_path: Path, monkeypatch: p
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (result,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
     assert np.abs(result - expected.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("config", ["evaluate", "evaluate_classifier"])
+def test_an_evaluation_without_marks_stands_beside_the_other(config: str, root: Path) -> None:
+    folders = {}
+    for unmarked in (False, True):
+        parser = ConfigParser()
+        parser.read_config(str(root / "configs" / f"{config}.json"))
+        parser["output_dir"], parser["unmarked"] = "runs/a", unmarked
+        folders[unmarked] = parser.get_parsed_content("handlers#1#output_dir")
+        transforms = parser.get_parsed_content("preprocessing").transforms
+        (removal,) = (transform for transform in transforms if isinstance(transform, RemoveMarksd))
+        assert removal.active is unmarked
+        assert parser.get_parsed_content("handlers#1#unmarked") is unmarked
+    assert folders == {False: "runs/a/evaluation", True: "runs/a/evaluation_unmarked"}

@@ -26,7 +26,13 @@ from bundle.config.typed import typed_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("README", "datasets", "inputs", "outputs", "scaling"))]
-OTHER_PAGES = ["docs/reliability.md", "docs/monai_label.md", "docs/evidence.md", "docs/security.md"]
+OTHER_PAGES = [
+    "docs/reliability.md",
+    "docs/monai_label.md",
+    "docs/evidence.md",
+    "docs/security.md",
+    "docs/recalibration.md",
+]
 TINY = {
     # An overlay's own settings first: the smallest network of each architecture.
     "lite_segmentation.yaml": ["--max_epochs", "1", "--spatial_size", "[32,32]", "--width", "0.25"],
@@ -51,6 +57,9 @@ NOT_RUN = {
     "--processes": "several processes; tests/training",
     "html pdf": "needs WeasyPrint; tests/outputs",
     "--backend": "needs OpenVINO; tests/prediction",
+    "recalibrate.py": "needs 30 images of a class; tests/prediction",
+    "fit_left_out.py": "needs a training without each hospital; tests/training",
+    "unmarked": "of the run of several datasets; tests/configs",
 }
 LONG = ("reproduce.py", "export.py", "leak_audit.py", "evaluate_external.py", "audit_data.py")
 

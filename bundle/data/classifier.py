@@ -20,7 +20,7 @@ from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
-from bundle.networks.weights import none_below, read_card, require_card
+from bundle.networks.weights import read_card, require_card
 from bundle.readers import split_frame
 
 DATALIST = "datalist_classifier.json"
@@ -80,14 +80,12 @@ def prepare_classifier(
     segmenters: list[dict[str, Any]] = []
     for number, source in enumerate(sources):
         segmentation = load_datalist(source.datalist, roots)
-        told, limit = {}, 0.0
         for name in (segmentation["split"], split):
             if is_by_image(name):
                 raise UserError(f"split '{name}': near duplicates cross it; no classifier is judged by such a split")
         if masks == "predicted":
             segmenters.append(_check_origin(segmentation, source))
             _check_pixels(source, roots)
-            told, limit = read_presence(source.maps_dir), none_below(segmenters[-1])
         test = segmentation["test"]
         if masks == "predicted" and source.weights is not None:
             # What the segmenter's own start weights have seen is no more unseen than its training images.
@@ -96,8 +94,6 @@ def prepare_classifier(
             if record["class"] not in TARGETS:
                 continue
             made = _record(record, roots, masks, number)
-            if told.get(str(made["probability"]), limit) < limit:
-                made["told_none"] = True  # by the segmenter's presence head: an evaluation calls it benign
             if records.setdefault(made["image"], made) is not made:
                 raise UserError(f"{record['image']}: in the test part of two segmenters; give the folds of one split")
     datalist: dict[str, Any] = {
@@ -135,6 +131,8 @@ def load_classifier_datalist(
 ) -> dict[str, Any]:
     """Read a classifier's datalist with absolute paths in its records.
 
+    Where the segmenter's presence head told that there is no lesion, a record has ``told_none``.
+
     Args:
         datalist: the file.
         dataset_dir: the dataset's folder, or those of several.
@@ -152,6 +150,7 @@ def load_classifier_datalist(
         raise InputError(datalist, f"is no classifier datalist (it lacks {', '.join(missing)})", mend)
     check_no_group_crosses(content)
     roots, maps = find_roots(dataset_dir), [Path(path).resolve() for path in maps_dirs]
+    told = [read_presence(folder) for folder in maps] if content["masks"] == "predicted" else []
     for part in PARTS:
         for record in content[part]:
             record["image"] = str(_locate(roots, record["image"], datalist))
@@ -163,6 +162,9 @@ def load_classifier_datalist(
             else:
                 if record["source"] >= len(maps):
                     raise InputError(datalist, "was made from more segmenters than are given", mend)
+                presence, limit = told[record["source"]]
+                if presence.get(record["probability"], limit) < limit:
+                    record["told_none"] = True  # an evaluation calls it benign
                 record["probability"] = str(maps[record["source"]] / record["probability"])
                 if not os.path.isfile(record["probability"]):
                     raise InputError(record["probability"], "is named in the datalist but missing", "segment again")

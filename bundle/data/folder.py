@@ -20,6 +20,7 @@ from bundle.data.walk import choose_images, files_below, require_text_name, tell
 from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.files import read_json
 from bundle.networks.autocast import as_flag
+from bundle.networks.weights import none_below
 from bundle.readers import count_frames, read_image, split_frame
 from bundle.transforms.masks import read_probability
 
@@ -149,7 +150,7 @@ def pair_with_maps(
     names = [output_name(Path(image), Path(dataset_dir)) for image in images.readable]
     results = _try_all(lambda image, name: _try_map(image, folder, name), images.readable, names)
     pairs = zip(images.readable, names, results, strict=True)
-    told = read_presence(folder)
+    told, _ = read_presence(folder)
     good = [(image, str(folder / name), told.get(name.as_posix())) for image, name, error in pairs if error is None]
     bad = tuple(error for error in results if error is not None)
     if not good:
@@ -158,17 +159,15 @@ def pair_with_maps(
     return ImageFolder(readable, (*images.skipped, *bad), maps, presence=presence)
 
 
-def read_presence(maps_dir: str | os.PathLike[str]) -> dict[str, float]:
-    """The probability of a lesion of each map of a folder, by its name, where the segmenter told it.
+def read_presence(maps_dir: str | os.PathLike[str]) -> tuple[dict[str, float], float]:
+    """The probability of a lesion of each map of a folder, by its name, where the segmenter told it, and its limit.
 
     Raises:
         InputError: the record beside the maps cannot be read.
     """
     record = Path(maps_dir).resolve().parent / MAPS_RECORD
-    if not record.exists():
-        return {}
-    told: dict[str, float] = read_json(record, "segment again").get("lesion_probability", {})
-    return told
+    content = read_json(record, "segment again") if record.exists() else {}
+    return content.get("lesion_probability", {}), none_below(content)
 
 
 def _refuse_inside(folder: Path, other: str | os.PathLike[str], mend: str) -> None:

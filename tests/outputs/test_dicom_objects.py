@@ -278,6 +278,17 @@ def _page_of(dataset: Dataset, tmp_path: Path) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", path.read_text())).split())
 
 
+def test_a_report_says_whose_calibration_was_in_use(single: Path) -> None:
+    models = {**_finding().models, "site": "5" * 64}
+    report = make_report(replace(_finding(), site="St. Anna", models=models), read_header(single), single)
+    texts = [str(item.value) for item in _walk(report)]
+    assert "Calibrated for St. Anna" in texts
+    assert f"site calibration sha256 {'5' * 64}" in texts
+    plain = make_report(_finding(), read_header(single), single)
+    assert not any("Calibrated" in str(item.value) for item in _walk(plain))
+    assert plain.SeriesInstanceUID != report.SeriesInstanceUID  # not to be taken for one another
+
+
 def test_the_page_of_a_report_names_its_numbers_and_warns(single: Path, tmp_path: Path) -> None:
     finding = _finding()
     page = _page_of(make_report(finding, read_header(single), single), tmp_path)

@@ -84,25 +84,25 @@ def _write_tables(scenes: StoredScenes, file: IO[bytes]) -> np.ndarray:
         np.save(file, sizes[tells].astype(np.int32))
         np.save(file, (met[np.repeat(tells, sizes)] % len(scenes)).astype(np.int32))
     votes = np.zeros(len(scenes))
-    for table in _read_tables(file, len(scenes)):
+    for table, _ in _read_tables(file, len(scenes)):
         votes += table @ table.sum(axis=0) - table.power(2).sum(axis=1)  # without those for itself
     return np.sqrt(np.maximum(votes, 1e-9))
 
 
-def _read_tables(file: IO[bytes], count: int) -> Iterator[csr_array]:
-    """(count, buckets): where a scene is in a bucket, one over the root of how many are."""
+def _read_tables(file: IO[bytes], count: int) -> Iterator[tuple[csr_array, csr_array]]:
+    """(count, buckets), where a scene is in a bucket one over the root of how many are, and (buckets, count)."""
     file.seek(0)
     for _ in range(_TABLES):
         sizes, members = np.load(file).astype(np.int64), np.load(file)
         weights = np.repeat(sizes**-0.5, sizes)
-        yield csr_array((weights, members, np.append(0, np.cumsum(sizes))), shape=(len(sizes), count)).T.tocsr()
+        buckets = csr_array((weights, members, np.append(0, np.cumsum(sizes))), shape=(len(sizes), count))
+        yield buckets.T.tocsr(), buckets
 
 
 def _count_votes(file: IO[bytes], start: int, stop: int, count: int) -> np.ndarray:
     """(stop - start, count): the votes that scenes from `start` to `stop` get from each."""
     panel = np.zeros((stop - start, count))
-    for table in _read_tables(file, count):
-        others = table.T.tocsr()
+    for table, others in _read_tables(file, count):
         for row in range(start, stop, _ROWS_AT_ONCE):
             rows = slice(row, min(row + _ROWS_AT_ONCE, stop))
             panel[rows.start - start : rows.stop - start] += (table[rows] @ others).toarray()

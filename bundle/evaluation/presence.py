@@ -16,22 +16,34 @@ MOST_LOST = 0.05
 """The share of lesions that may be told to be none."""
 
 
-def choose_presence(scores: Sequence[float], present: Sequence[bool], most_lost: float = MOST_LOST) -> dict[str, Any]:
+def choose_presence(
+    scores: Sequence[float],
+    present: Sequence[bool],
+    most_lost: float = MOST_LOST,
+    datasets: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Choose the probability below which no lesion is told of: the highest that loses no more lesions than allowed.
+
+    Of several datasets none may lose more than that: a limit over all of them would lose few lesions of one hospital
+    and many of another, where they look less like a lesion.
 
     Args:
         scores: probability that there is a lesion, of each image.
         present: whether there is one.
         most_lost: share of the lesions that may fall below.
+        datasets: the dataset of each image, where there are several.
 
     Returns:
         ``none_below``, the probability; ``lost`` and ``false_alarms``, the shares of lesions below and of images
         without a lesion from there on; ``auroc``; ``lesions`` and ``without``, the counts. What no image tells is None.
     """
     values, truth = np.asarray(scores, dtype=float), np.asarray(present, dtype=bool)
-    lesions, without = np.sort(values[truth]), values[~truth]
-    allowed = math.floor(most_lost * len(lesions) + 1e-9)
-    none_below = float(lesions[allowed]) if len(lesions) else 0.5
+    lesions, without = values[truth], values[~truth]
+    names = np.asarray(datasets if datasets is not None else [""] * len(values), dtype=str)[truth]
+    limits = [
+        own[math.floor(most_lost * own.size + 1e-9)] for own in (np.sort(lesions[names == name]) for name in set(names))
+    ]
+    none_below = float(min(limits, default=0.5))
     both = len(lesions) > 0 and len(without) > 0
     return {
         "none_below": none_below,

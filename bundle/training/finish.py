@@ -65,17 +65,18 @@ def finish_segmentation(
     network.eval()
     cases = list(_predict(network, dataloader, prepare_batch, inferer, device))
     enough = len(cases) >= choose_from
-    threshold = choose_threshold((probability, lesion) for _, lesion, probability, _ in cases) if enough else 0.5
-    dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability, _ in cases]
-    scores = [(presence, bool(lesion.any())) for _, lesion, _, presence in cases if presence is not None]
-    presence = choose_presence([score for score, _ in scores], [lesion for _, lesion in scores]) if scores else None
+    threshold = choose_threshold((probability, lesion) for _, lesion, probability, *_ in cases) if enough else 0.5
+    dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability, *_ in cases]
+    heads = [(head, bool(lesion.any()), dataset) for _, lesion, _, head, dataset in cases if head is not None]
+    scores, present, datasets = zip(*heads, strict=True) if heads else ((), (), ())
+    presence = choose_presence(scores, present, datasets=datasets) if heads else None
     synthetic = bool(datalist.get("synthetic"))
     record = {
         **(network_settings or {}),
         **settings,
         "threshold": threshold,
         "doubtful_below": choose_doubt_limit(
-            [confidence_of_map(probability, threshold) for _, lesion, probability, _ in cases if lesion.any()]
+            [confidence_of_map(probability, threshold) for _, lesion, probability, *_ in cases if lesion.any()]
         ),
         **({"presence_points": presence} if presence else {}),
         "synthetic": synthetic,
@@ -100,7 +101,7 @@ def finish_segmentation(
         add_recorded(folder, datalist["trained_on"])
     shown = [
         (image * 255, lesion, probability, f"Dice {score:.2f}" if score is not None else "no lesion")
-        for (image, lesion, probability, _), score in zip(cases[:6], dice[:6], strict=True)
+        for (image, lesion, probability, *_), score in zip(cases[:6], dice[:6], strict=True)
     ]
     plot_examples(shown, folder / "examples.png", threshold=threshold, synthetic=synthetic)
     logger.info(
@@ -123,12 +124,12 @@ def _predict(
     prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     inferer: Callable[..., torch.Tensor],
     device: torch.device | str,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float | None]]:
-    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image, and, where the
-    network has a presence head, the probability that there is a lesion."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float | None, str]]:
+    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image; where the network
+    has a presence head, the probability that there is a lesion; and, of several datasets, the image's."""
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         probability = inferer(image, network).sigmoid()
         pictures, lesions, maps = (tensor[:, 0].cpu().numpy() for tensor in (image, label, probability))
         heads = probability[:, 1].mean(dim=(1, 2)).tolist() if probability.shape[1] > 1 else [None] * len(maps)
-        yield from zip(pictures, lesions > 0.5, maps, heads, strict=True)
+        yield from zip(pictures, lesions > 0.5, maps, heads, batch.get("dataset", [""] * len(maps)), strict=True)

@@ -20,6 +20,15 @@ def test_the_limit_is_the_highest_that_loses_no_more_lesions_than_allowed() -> N
     assert (chosen["lesions"], chosen["without"]) == (40, 20)
 
 
+def test_no_dataset_loses_more_lesions_than_allowed() -> None:
+    many, few = np.arange(1, 401) / 1000 + 0.5, np.arange(1, 41) / 100 + 0.2
+    scores, names = [*many, *few], ["a"] * 400 + ["b"] * 40
+    assert choose_presence(scores, [True] * 440)["none_below"] > 0.4  # more than half of "b"
+    chosen = choose_presence(scores, [True] * 440, datasets=names)
+    assert chosen["none_below"] == pytest.approx(0.23)  # two of forty lie below
+    assert chosen["lost"] == pytest.approx(2 / 440)
+
+
 def test_few_lesions_are_not_lost_at_all() -> None:
     assert choose_presence([0.4, 0.9], [True, True])["none_below"] == 0.4
     assert choose_presence([0.4], [False]) | {"most_lost": 0} == {

@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
-import io
 import os
+from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from bundle.files import write_atomically
 from bundle.finding import OVERLAY_RGB
 from bundle.transforms.lesion import quantise
+from bundle.transforms.shape import box_of
 
 FILL_OPACITY = 0.25
 HEAT_OPACITY = 0.6
 THUMBNAIL_QUALITY = 82
 HEAT_COLOURS = "viridis"  # lightness grows with the value, for colour-blind readers; far from the contour's orange
+
+# One fixed filter and the fastest deflate: a quarter of the time of Pillow's default, files a sixth larger.
+_PICTURE = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
+_PICTURE += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
+# Of two values, runs are all there is: faster, and smaller than by any filter.
+_MASK = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+_MASK += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 
 
 def write_mask(mask: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -33,7 +41,7 @@ def write_mask(mask: np.ndarray, path: str | os.PathLike[str]) -> None:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(f"a mask is a (H, W) bool array, not {mask.dtype} of shape {mask.shape}")
-    write_picture(mask.astype(np.uint8) * 255, path)
+    write_atomically(path, _encode(".png", mask.astype(np.uint8) * 255, _MASK))
 
 
 def write_probability(probability: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -83,9 +91,14 @@ def draw_overlay(image: np.ndarray, lesion: np.ndarray, title: str | None = None
     """
     if image.ndim != 2 or image.shape != lesion.shape:
         raise ValueError(f"image {image.shape} and lesion {lesion.shape} must be (H, W) of one size")
-    opacity = np.where(lesion, FILL_OPACITY, 0.0)[..., None]
-    blended = np.clip(image, 0, 255)[..., None] * (1 - opacity) + np.asarray(OVERLAY_RGB) * opacity
-    return _outline(blended, lesion, title)
+    grey = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    colours = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    top, left, bottom, right = box_of(lesion)
+    inside = lesion[top:bottom, left:right]
+    covered = np.clip(image[top:bottom, left:right][inside], 0, 255).astype(np.float64)[:, None]
+    filled = covered * (1 - FILL_OPACITY) + np.asarray(OVERLAY_RGB) * FILL_OPACITY
+    colours[top:bottom, left:right][inside] = np.rint(filled).astype(np.uint8)
+    return _outline(colours, lesion, title)
 
 
 def draw_explanation(image: np.ndarray, heat: np.ndarray, lesion: np.ndarray, title: str | None = None) -> np.ndarray:
@@ -106,7 +119,8 @@ def draw_explanation(image: np.ndarray, heat: np.ndarray, lesion: np.ndarray, ti
 
     grey, warmth = image[None].clip(0, 255) / 255, heat[None] / 255
     blended = blend_images(grey, warmth, alpha=HEAT_OPACITY * warmth, cmap=HEAT_COLOURS, rescale_arrays=False)
-    return _outline(np.moveaxis(np.asarray(blended), 0, -1) * 255, lesion, title)
+    colours = np.rint(np.moveaxis(np.asarray(blended), 0, -1) * 255).astype(np.uint8)
+    return _outline(np.ascontiguousarray(colours), lesion, title)
 
 
 def write_picture(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -115,29 +129,49 @@ def write_picture(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, _encode(".png", pixels, _PICTURE))
 
 
 def encode_thumbnail(pixels: np.ndarray, side: int, quality: int = THUMBNAIL_QUALITY) -> bytes:
     """Return (H, W, 3) uint8 pixels as a JPEG whose longer side has at most ``side`` pixels."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=quality, optimize=True)
-    return buffer.getvalue()
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    smaller = pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return _encode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, quality]).tobytes()
+
+
+def _encode(ending: str, pixels: np.ndarray, settings: list[int]) -> memoryview:
+    """(H, W) or (H, W, 3) uint8 as a file's content."""
+    stored = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(ending, stored, settings)
+    if not done:  # never so with these formats; its type says it could
+        raise RuntimeError(f"no {ending} of an array {pixels.shape}")
+    encoded: Any = content
+    return memoryview(encoded)
 
 
 def _outline(colours: np.ndarray, lesion: np.ndarray, title: str | None) -> np.ndarray:
-    """Draw contour and title on colours (H, W, 3) in [0, 255]."""
+    """Draw contour and title on colours (H, W, 3) uint8, which are changed."""
     # The line grows with the image, so that it is still seen when a large image is shown small.
     width = max(1, round(max(lesion.shape) / 300))
-    contour = lesion & ~ndimage.binary_erosion(lesion, iterations=width)
-    picture = Image.fromarray(np.rint(np.where(contour[..., None], OVERLAY_RGB, colours)).astype(np.uint8))
-    if title:
-        size = max(10, round(max(lesion.shape) / 28))
-        ImageDraw.Draw(picture).text(
-            (size / 3, size / 4), title, font_size=size, fill=OVERLAY_RGB, stroke_width=2, stroke_fill=(0, 0, 0)
-        )
-    return np.asarray(picture)
+    top, left, bottom, right = box_of(lesion)
+    inside = lesion[top:bottom, left:right]
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    # What lies outside the image counts as outside the lesion, and so does all around its box.
+    kept = (
+        cv2.erode(inside.view(np.uint8), cross, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        if inside.size
+        else inside
+    )
+    colours[top:bottom, left:right][inside & (kept == 0)] = OVERLAY_RGB
+    if not title:
+        return colours
+    size = max(10, round(max(lesion.shape) / 28))
+    strip = colours[: 2 * size]  # Pillow packs pixels otherwise: what it is not given, it does not copy
+    picture = Image.fromarray(strip)
+    ImageDraw.Draw(picture).text(
+        (size / 3, size / 4), title, font_size=size, fill=OVERLAY_RGB, stroke_width=2, stroke_fill=(0, 0, 0)
+    )
+    strip[:] = np.asarray(picture)
+    return colours

@@ -36,7 +36,8 @@ from bundle.prediction.predictor import Predictor, weights_in
 from bundle.readers import UltrasoundImage, count_frames, read_image, split_frame
 
 THREADS, AHEAD = 2, 4
-"""Readers at work, and cases that wait for the network at most: decoding hides behind it, and memory stays bounded."""
+"""Readers at work, and cases that wait for the network at most: decoding hides behind it, and memory stays bounded.
+As many writers, and cases that wait to be told of: compressing pictures and flushing files hide behind it as well."""
 
 MAX_WORKERS = 8
 """Images that are predicted at once, at most: what is Python in it, an eighth or so, is done for one at a time."""
@@ -133,8 +134,7 @@ class Batch:
             InputError: a result cannot be written.
         """
         loaded = read_ahead(self._load, self._open_cases(inputs))
-        for case, image, finding in at_once(self.predictor, self._predict, loaded):
-            yield self._finish_case(case, image, finding)
+        yield from read_ahead(self._finish_case, at_once(self.predictor, self._predict, loaded))
 
     def _open_cases(self, inputs: Sequence[Input]) -> Iterator[_Case]:
         """One case per frame, or one that says what is wrong with its file."""
@@ -166,7 +166,9 @@ class Batch:
         case, image = loaded
         return case, image, self.predictor.predict(image) if isinstance(image, UltrasoundImage) else None
 
-    def _finish_case(self, case: _Case, image: _Loaded, finding: Finding | None) -> Outcome:
+    def _finish_case(self, predicted: tuple[_Case, _Loaded, Finding | None]) -> Outcome:
+        """Write the files of a case, and its record after them."""
+        case, image, finding = predicted
         outcome = Outcome(case.name, case.source, case.frames, error=case.error, ends_file=case.ends_file)
         if isinstance(case.error, NotAnImageError) and not case.file.named:
             return replace(outcome, error=None, passed_over=case.error.kind)

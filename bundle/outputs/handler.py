@@ -19,7 +19,6 @@ from bundle.files import sha256_of, write_json
 from bundle.networks.weights import read_card
 from bundle.outputs.png import write_mask, write_overlay, write_probability
 from bundle.readers import read_image
-from bundle.readers.contrast import why_unusable
 from bundle.transforms.lesion import split_presence
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class WriteMasks:
             probability = item["probability"].squeeze(0).float().cpu().numpy().clip(0, 1)
             lesion = np.asarray(item["pred"].squeeze(0).cpu()) > 0
             image = read_image(path)
-            if (reason := why_unusable(image.tissue)) is not None:
+            if (reason := image.unusable) is not None:
                 # An answer to a blank screen is no map; the file is written since lists of images name it.
                 probability, lesion = np.zeros_like(probability), np.zeros_like(lesion)
                 self.images.note_unusable(str(path), reason)

@@ -31,7 +31,6 @@ from bundle.networks.site_file import apply_site
 from bundle.networks.weights import none_below
 from bundle.prediction.explain import ExplainMalignancy
 from bundle.readers import UltrasoundImage
-from bundle.readers.contrast import why_unusable
 from bundle.transforms.calipers import calipers_at
 from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.geometry import place_in_frame
@@ -111,7 +110,7 @@ class LesionClassifier:
                 image that is unusable.
             presence: probability that there is a lesion at all; None where the segmenter does not tell.
         """
-        if (reason := why_unusable(image.tissue)) is not None:
+        if (reason := image.unusable) is not None:
             return self._without_outline(name, image, UNUSABLE, reason, np.zeros(image.tissue.shape, np.uint8))
         if probability is None:
             raise ValueError(f"{name}: a usable image needs its probability map")

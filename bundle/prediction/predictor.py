@@ -24,7 +24,6 @@ from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load
 from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
 from bundle.prediction.classify import LesionClassifier
 from bundle.readers import UltrasoundImage, read_image, split_frame
-from bundle.readers.contrast import why_unusable
 from bundle.transforms.geometry import equalise, fit, restore
 from bundle.transforms.lesion import split_presence
 
@@ -137,7 +136,7 @@ class Predictor:
         """
         name = split_frame(image)[0] if isinstance(image, (str, os.PathLike)) else "array"
         read = _as_image(image, frame)
-        if why_unusable(read.tissue) is not None:
+        if read.unusable is not None:
             return self.classifier.classify(name, read, None)
         return self.classifier.classify(name, read, *self.examine(read.tissue))
 

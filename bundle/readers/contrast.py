@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 SAMPLE = 65_536
@@ -31,15 +33,10 @@ at 0.59 in the brightest of 1,136 breast ultrasound images, and above 0.62 in th
 
 def describe_negative(pixels: np.ndarray) -> list[str]:
     """The warning for a picture (h, w) that is bright in most of its pixels, as no scan is, but the negative of one."""
-    dark, middle, bright = (float(level) for level in np.percentile(_sample(pixels), (1, 50, 99)))
+    dark, middle, bright = percentiles(sample_of(pixels), (1, 50, 99))
     if middle - dark <= BRIGHTEST_MIDDLE * (bright - dark):
         return []
     return ["most of its pixels are bright: check that it is not a negative, with black and white exchanged"]
-
-
-def _sample(pixels: np.ndarray) -> np.ndarray:
-    step = max(1, round((pixels.size / SAMPLE) ** 0.5))
-    return pixels[::step, ::step]
 
 
 def why_unusable(pixels: np.ndarray) -> str | None:
@@ -50,15 +47,16 @@ def why_unusable(pixels: np.ndarray) -> str | None:
     Args:
         pixels: (H, W) float in [0, 255], of the tissue region.
     """
-    sample = _sample(pixels)
-    dark, bright = (float(level) for level in np.percentile(sample, (1, 99)))
+    sample = sample_of(pixels)
+    dark, bright = percentiles(sample, (1, 99))
     if bright - dark <= 1e-3:  # of 255: less than any file of 16 bits can tell
         return "no contrast: nearly all of its pixels have the same grey level"
     if min(pixels.shape) < SMALLEST_SIDE:
         return f"{pixels.shape[0]}×{pixels.shape[1]} pixels are too few to show a lesion"
     # Hot pixels and captions must not stretch the scale that everything else is looked at with.
     inside = sample.clip(dark, bright)
-    if (different := len(np.unique(inside))) < FEWEST_LEVELS:
+    # A few pixels tell of most images that they have enough levels; sorting all of them takes long.
+    if len(np.unique(inside[::8, ::8])) < FEWEST_LEVELS and (different := len(np.unique(inside))) < FEWEST_LEVELS:
         return f"no contrast: nearly all of its pixels have one of {different} grey levels"
     levels = np.rint((inside - dark) * (255 / (bright - dark))).astype(np.int64)
     shares = np.bincount(levels.ravel(), minlength=256) / sample.size
@@ -68,6 +66,28 @@ def why_unusable(pixels: np.ndarray) -> str | None:
     if bright - dark < FAINT and _correlation(pixels.clip(dark, bright)) < LEAST_CORRELATION:
         return "no tissue: its faint grey levels are noise"
     return None
+
+
+def sample_of(pixels: np.ndarray) -> np.ndarray:
+    """Return every n-th pixel of every n-th row (H, W): about `SAMPLE` of them, all of a small image."""
+    step = max(1, round((pixels.size / SAMPLE) ** 0.5))
+    return pixels[::step, ::step]
+
+
+def percentiles(values: np.ndarray, wanted: Sequence[float]) -> list[float]:
+    """Return percentiles as `numpy.percentile` does, in a tenth of the time where all values are bytes.
+
+    Args:
+        values: not empty, float.
+        wanted: in [0, 100].
+    """
+    whole = values.astype(np.uint8) if values.min() >= 0 and values.max() <= 255 else None
+    if whole is None or not np.array_equal(whole, values):
+        return [float(value) for value in np.percentile(values, wanted)]
+    upto = np.bincount(whole.ravel(), minlength=256).cumsum()
+    places = (whole.size - 1) * np.asarray(wanted, np.float64) / 100
+    low, high = (np.searchsorted(upto, place, side="right") for place in (np.floor(places), np.ceil(places)))
+    return [float(value) for value in low + (high - low) * (places % 1)]
 
 
 def _correlation(pixels: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 from PIL import ImageFile
 
 from bundle.errors import InputError
+
+from .contrast import why_unusable
 
 MAX_PIXELS = 25_000_000
 """Above this an image is refused before it is decoded: a PNG of 160 KB can hold 169 million pixels."""
@@ -48,6 +51,11 @@ class UltrasoundImage:
     def tissue(self) -> np.ndarray:
         """The pixels of the region, (h, w): what the networks see."""
         return self.cut(self.pixels)
+
+    @functools.cached_property
+    def unusable(self) -> str | None:
+        """Why the tissue shows nothing, see `why_unusable`; it is looked at once."""
+        return why_unusable(self.tissue)
 
     def cut(self, values: np.ndarray) -> np.ndarray:
         """The region of a map (…, H, W) of the whole frame, such as a mask."""

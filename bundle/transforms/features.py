@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from bundle.readers.contrast import percentiles, sample_of
 from bundle.transforms.lesion import Box, LesionRegion
 from bundle.transforms.shape import box_of, measure_lesion
 
@@ -44,9 +45,6 @@ FEATURES = (*SHAPE_FEATURES, *GREY_FEATURES, *MAP_FEATURES)
 GREY_SCALE = "from the median, in ranges of the 1st to 99th percentile"
 """How `GREY_FEATURES` count grey levels; a card says it, since features in other units would be nonsense in silence."""
 
-_SAMPLE = 65_536
-"""Pixels, about, that the percentiles are taken from: evenly spread, all of a small image."""
-
 
 def grey_scale(pixels: np.ndarray) -> tuple[float, float]:
     """Return the grey level that features count from, and the range that they count in: those of `GREY_SCALE`.
@@ -56,10 +54,9 @@ def grey_scale(pixels: np.ndarray) -> tuple[float, float]:
     Args:
         pixels: (H, W) float, in any unit.
     """
-    step = max(1, round(math.sqrt(pixels.size / _SAMPLE)))
-    dark, middle, bright = np.percentile(pixels[::step, ::step], (1, 50, 99))
-    spread = float(bright) - float(dark)
-    return float(middle), spread if spread > 0 else 1.0
+    dark, middle, bright = percentiles(sample_of(pixels), (1, 50, 99))
+    spread = bright - dark
+    return middle, spread if spread > 0 else 1.0
 
 
 def describe_shape(mask: np.ndarray) -> dict[str, float]:
@@ -194,4 +191,4 @@ def _gradient(grey: np.ndarray) -> np.ndarray:
 
 
 def _count_unsure(levels: np.ndarray) -> int:
-    return int(np.count_nonzero((levels > 25) & (levels < 230)))
+    return int(cv2.countNonZero(cv2.inRange(levels, 26, 229))) if levels.size else 0

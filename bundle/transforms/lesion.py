@@ -68,7 +68,8 @@ def quantise(probability: ArrayLike) -> np.ndarray:
     values = np.asarray(probability, dtype=np.float32)
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         raise UserError(f"probabilities must be in [0, 1], not {values.min()} … {values.max()}")
-    return np.rint(values * 255).astype(np.uint8)
+    scaled = values * 255
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def find_lesion(probability: np.ndarray, threshold: float = 0.5) -> LesionRegion:
@@ -107,6 +108,10 @@ def _label(reached: np.ndarray) -> tuple[np.ndarray, list[Box]]:
     if top == bottom:
         return labels, []
     inside = labels[top:bottom, left:right]
+    found, numbered = cv2.connectedComponents(reached[top:bottom, left:right].view(np.uint8), connectivity=8)
+    if found == 2:  # a background and one component, as nearly always: nothing depends on the order of the numbers
+        inside[:] = numbered
+        return labels, [(top, left, bottom, right)]
     ndimage.label(reached[top:bottom, left:right], structure=_EIGHT, output=inside)
     return labels, [
         (rows.start + top, columns.start + left, rows.stop + top, columns.stop + left)
@@ -149,10 +154,16 @@ def place_square(box: Box, margin: float = 0.25, min_size: int = 32) -> Box:
 def cut_mirrored(image: torch.Tensor, box: Box) -> torch.Tensor:
     """Cut a box out of (C, H, W); what lies outside is the image mirrored at its border."""
     top, left, bottom, right = box
-    if top >= 0 and left >= 0 and bottom <= image.shape[1] and right <= image.shape[2]:
-        return image[:, top:bottom, left:right]
-    rows, columns = (_mirror_indices(*span) for span in ((top, bottom, image.shape[1]), (left, right, image.shape[2])))
-    return image.index_select(1, rows).index_select(2, columns)
+    # Rows and columns that need no mirror are cut out first: what is gathered is then no more than the box.
+    if top >= 0 and bottom <= image.shape[1]:
+        image = image[:, top:bottom]
+    elif left >= 0 and right <= image.shape[2]:
+        return image[:, :, left:right].index_select(1, _mirror_indices(top, bottom, image.shape[1]))
+    else:
+        image = image.index_select(1, _mirror_indices(top, bottom, image.shape[1]))
+    if left >= 0 and right <= image.shape[2]:
+        return image[:, :, left:right]
+    return image.index_select(2, _mirror_indices(left, right, image.shape[2]))
 
 
 def _mirror_indices(start: int, stop: int, size: int) -> torch.Tensor:

@@ -14,7 +14,6 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.readers import read_image
-from bundle.readers.contrast import why_unusable
 from bundle.transforms.geometry import FRAME_SHAPE, REGION, UNUSABLE, crop_to_region
 from bundle.transforms.masks import merge_masks, read_probability
 
@@ -25,7 +24,8 @@ class LoadUltrasoundd(MapTransform):
     MONAI's own loaders give W×H for PNG, ignore EXIF rotation and do not limit the size of what they decode.
     ``meta`` holds ``filename_or_obj``, ``spatial_shape`` (H, W), ``spacing_mm`` (row, column) or NaN, ``warnings``, and
     where the tissue lies: ``region`` (top, left, bottom, right) of the stored frame of ``frame_shape`` (H, W).
-    ``unusable`` says why nothing can be seen in it, see `why_unusable`; empty where something can.
+    ``unusable`` says why nothing can be seen in it, see
+    `bundle.readers.contrast.why_unusable`; empty where something can.
 
     Raises:
         InputError: a file can not be used; it names the file, the reason and the mend.
@@ -46,7 +46,7 @@ class LoadUltrasoundd(MapTransform):
                 REGION: np.asarray(image.box),
                 "spacing_mm": np.asarray(spacing),
                 "warnings": "; ".join(image.warnings),
-                UNUSABLE: why_unusable(image.tissue) or "",
+                UNUSABLE: image.unusable or "",
             }
             out[key] = MetaTensor(torch.from_numpy(image.tissue / 255.0)[None], meta=meta)
         return out

@@ -100,7 +100,7 @@ def _contour(box: np.ndarray) -> tuple[int, int, int]:
     framed = cv2.copyMakeBorder(box.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     pairs = framed[:, :-1] + 2 * framed[:, 1:]
     squares = pairs[:-1] + 4 * pairs[1:]  # of each 2×2 pixels: 1 upper left, 2 upper right, 4 lower left, 8 lower right
-    seen = np.bincount(squares[(squares > 0) & (squares < 15)], minlength=16)
+    seen = np.bincount(squares.ravel(), minlength=16)
     upright, level, across = (int(seen[list(kinds)].sum()) for kinds in ((5, 10), (3, 12), (6, 9)))
     cut = int(seen[[1, 2, 4, 7, 8, 11, 13, 14]].sum())
     return upright, level, cut + 2 * across

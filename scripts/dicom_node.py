@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("seg", "sr", "pr", "sc")
+BACKENDS = ("auto", "torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which is slow to import
 
 
 @one_line_errors
@@ -166,7 +167,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--site", type=Path, metavar="FILE", help="site.json of scripts/recalibrate.py, the institution's calibration"
     )
     model("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
-    model("--backend", choices=("torch", "onnxruntime", "openvino"), default="torch", help="what computes the networks")
+    model(
+        "--backend",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        default="auto",
+        help="what computes the networks",
+    )
     return parser.parse_args(argv)
 
 

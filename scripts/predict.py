@@ -24,7 +24,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "pr", "sc", "json", "csv", "parquet", "html", "pdf")
 DEFAULT = ("png", "overlay", "json", "csv", "html")
-BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
+BACKENDS = (
+    "auto",
+    "torch",
+    "onnxruntime",
+    "openvino",
+)  # auto and those of bundle.prediction.backends, which takes seconds to import
+PRECISIONS = ("float32", "bfloat16")
 INTERRUPTED = 130
 
 
@@ -62,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     inputs, passed_over = list_inputs(options.inputs, read_list(options.list) if options.list else (), options.output)
     outputs = tuple(options.write or DEFAULT) if options.output else ()
     check_installed(outputs)
-    outcomes = _start(options, inputs, outputs)
-    summary = Summary(passed_over)
+    outcomes, computed_by = _start(options, inputs, outputs)
+    summary = Summary(passed_over, computed_by)
     try:
         with tqdm(total=len(inputs), desc="predicting", unit="file", disable=len(inputs) < 2) as bar:
             for outcome in outcomes:
@@ -82,10 +88,15 @@ def main(argv: list[str] | None = None) -> int:
         _store(options, summary.names)
     for line in summary.lines():
         print(line)
+    print("Networks: " + ", ".join([computed_by["backend"], computed_by["precision"], *_no_flip(computed_by)]))
     print("Research software, not a medical device.")
     if not summary.usable:
         raise UserError("no image could be used; see the lines above")
     return SOME_CASES_FAILED if summary.skipped or summary.unusable else 0
+
+
+def _no_flip(computed_by: dict[str, Any]) -> list[str]:
+    return [] if computed_by["flip"] else ["without the mirror image"]
 
 
 def _fetch(options: argparse.Namespace) -> list[Path]:
@@ -106,8 +117,10 @@ def _store(options: argparse.Namespace, names: Sequence[str]) -> None:
     print(f"{DicomWeb(options.dicomweb).store(files)} object(s) stored")
 
 
-def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]) -> Iterator[Outcome]:
-    """Find the mistakes that need no image, claim the output folder and return what gives the outcomes."""
+def _start(
+    options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequence[str]
+) -> tuple[Iterator[Outcome], dict[str, Any]]:
+    """Find the mistakes that need no image, claim the output folder; returns what gives the outcomes, and by what."""
     from bundle.files import lock_folder, remove_leftovers
     from bundle.prediction.batch import Batch, weights_digest
     from bundle.prediction.inputs import FrameChoice
@@ -120,7 +133,8 @@ def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequen
         ray = load_ray(options.address)
     # The machine that starts the workers may have no GPU; it loads the networks to find what is wrong with them.
     device = "cpu" if by_ray else options.device
-    how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend", "small")}
+    how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend", "small", "flip")}
+    how["amp"] = None if options.precision is None else options.precision == "bfloat16"
     how["site"] = options.site and options.site.absolute()
     predictor = Predictor.from_folder(options.models, device, **how)
     if predictor.classifier.site is not None:
@@ -132,10 +146,11 @@ def _start(options: argparse.Namespace, inputs: Sequence[Input], outputs: Sequen
     digest = weights_digest(options.models, options.small, options.site)
     frames = FrameChoice(options.frame, options.every, options.all_frames)
     if not by_ray:
-        return Batch(predictor, digest, frames, options.output, outputs, options.again).run(inputs)
+        batch = Batch(predictor, digest, frames, options.output, outputs, options.again)
+        return batch.run(inputs), predictor.computed_by
     models, output = options.models.absolute(), options.output.absolute()
     job = Job(models, digest, output, outputs, frames, options.again, options.device, **how)
-    return predict_archive(ray, inputs, job, options.processes, options.address)
+    return predict_archive(ray, inputs, job, options.processes, options.address), predictor.computed_by
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -182,7 +197,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--allow-unverified", action="store_true", help="also use weights that are not those of their card")
     add("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
-    add("--backend", choices=BACKENDS, default="torch", help="what computes the networks; all but torch: CPU alone")
+    fast = parser.add_argument_group("speed", "what each choice costs and brings stands in docs/scaling.md")
+    fast.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="what computes the networks; default: auto, on a CPU the fastest that is installed; torch on a GPU",
+    )
+    fast.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="default: float32 by auto on a CPU, else bfloat16 where the machine is fast in it",
+    )
+    fast.add_argument("--no-flip", dest="flip", action="store_false", help="do not average with the mirror image")
     web = parser.add_argument_group("a DICOMweb archive", "needs requirements-clinic.txt; see docs/pacs.md")
     web.add_argument("--dicomweb", metavar="URL", help="root of its service; a token stands in DICOMWEB_TOKEN")
     web.add_argument("--study", metavar="UID", help="Study Instance UID of the images to fetch")

@@ -65,6 +65,8 @@ class Job:
     backend: str = "torch"
     small: bool = False
     site: Path | None = None
+    amp: bool | None = None
+    flip: bool = True
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def open(self) -> Batch:
@@ -81,6 +83,8 @@ class Job:
             backend=self.backend,
             small=self.small,
             site=self.site,
+            amp=self.amp,
+            flip=self.flip,
         )
         if weights_digest(self.models, self.small, self.site) != self.digest:
             raise UserError(f"{self.models}: not the same weights on {platform.node()}; give all machines one folder")

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a network by another engine than PyTorch: ONNX Runtime or OpenVINO, on the CPU.
 
-A network is converted in memory when it is opened, from weights whose sha256 was checked: no converted file lies around
-that could be stale or tampered with. Both engines read the ONNX form; OpenVINO's own converter is passed over since it
-reports its use over the network.
+A network is converted once, from weights whose sha256 was checked, and its ONNX form kept in the user's cache folder
+(`bundle.prediction.converted`). Both engines read that form; OpenVINO's own converter is passed over since it reports
+its use over the network.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
+import importlib.util
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +19,12 @@ import numpy as np
 import torch
 
 from bundle.errors import UserError
-from bundle.networks.onnx import to_onnx
+from bundle.prediction.converted import converted
 
-TORCH = "torch"
+MAX_WORKERS = 8
+"""Images that are predicted at once, at most: what is Python in it, an eighth or so, is done for one at a time."""
+
+TORCH, AUTO = "torch", "auto"
 _Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -45,7 +49,8 @@ class BackendNetwork(torch.nn.Module):
         require_backend(backend)
         plain = network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         self.backend = backend
-        self._run = _ENGINES[backend][0](to_onnx(plain, torch.rand((1, *shape))), amp)
+        self._run = _ENGINES[backend][0](converted(plain, (1, *shape)), amp)
+        self._run(np.zeros((1, *shape), np.float32))  # what cannot run fails here, not at the first image
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._run(np.ascontiguousarray(image.numpy(), np.float32)))
@@ -60,19 +65,40 @@ def require_backend(backend: str) -> None:
     if backend not in BACKENDS:
         raise UserError(f"backend '{backend}': choose one of {', '.join(BACKENDS)}")
     for package in _ENGINES[backend][1] if backend != TORCH else ():
-        try:
-            importlib.import_module(package)
-        except ImportError:
+        # Looked for, not imported: what converts takes seconds to import, and a network is converted once.
+        if importlib.util.find_spec(package) is None:
             raise UserError(
                 f"backend '{backend}' needs {package}; pip install -r requirements-backends.txt, or use {TORCH}"
-            ) from None
+            )
+
+
+def fastest_first(on_cpu: bool, explain: bool) -> tuple[str, ...]:
+    """The backends that `AUTO` tries, one after the other: those that are installed, PyTorch last.
+
+    Args:
+        on_cpu: the networks run on the CPU; on a GPU PyTorch alone does.
+        explain: PyTorch alone has the gradients for it.
+    """
+    if not on_cpu or explain:
+        return (TORCH,)
+    found = []
+    for backend in ("openvino", "onnxruntime"):
+        with contextlib.suppress(UserError):
+            require_backend(backend)
+            found.append(backend)
+    return (*found, TORCH)
+
+
+def images_at_once() -> int:
+    """How many images a CPU predicts at once: as many as torch has threads, up to `MAX_WORKERS`."""
+    return min(torch.get_num_threads(), MAX_WORKERS)
 
 
 def _onnxruntime(model: bytes, amp: bool) -> _Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads() // images_at_once()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -95,7 +121,7 @@ def _openvino(model: bytes, amp: bool) -> _Run:
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": images_at_once(),  # each on threads of its own: images do not wait for each other
     }
     core = _openvino_core()
     compiled = core.compile_model(core.read_model(model), "CPU", settings)
@@ -114,4 +140,4 @@ _ENGINES: dict[str, tuple[Callable[[bytes, bool], _Run], tuple[str, ...]]] = {
     "openvino": (_openvino, ("onnx", "onnxscript", "openvino")),
 }
 """What opens each engine, and the packages that it needs."""
-BACKENDS = (TORCH, *_ENGINES)
+BACKENDS = (AUTO, TORCH, *_ENGINES)

@@ -30,6 +30,7 @@ from bundle.networks.weights import card_path
 from bundle.outputs.case import parts_of, warn_of, write_case
 from bundle.outputs.findings import title_of_state, write_findings_csv, write_findings_json
 from bundle.outputs.records import Findings, Records
+from bundle.prediction.backends import images_at_once
 from bundle.prediction.cines import CineSummary, line_of
 from bundle.prediction.inputs import FrameChoice, Input
 from bundle.prediction.predictor import Predictor, weights_in
@@ -38,9 +39,6 @@ from bundle.readers import UltrasoundImage, count_frames, read_image, split_fram
 THREADS, AHEAD = 2, 4
 """Readers at work, and cases that wait for the network at most: decoding hides behind it, and memory stays bounded.
 As many writers, and cases that wait to be told of: compressing pictures and flushing files hide behind it as well."""
-
-MAX_WORKERS = 8
-"""Images that are predicted at once, at most: what is Python in it, an eighth or so, is done for one at a time."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -189,10 +187,18 @@ class Batch:
         """Whether a record is of another run; one of this run is met again where a worker died before it told of it."""
         return record.get("run") != self.run_id
 
+    def _choices(self) -> list[str]:
+        """Choices of this run that move its numbers beyond the last digits; none by default."""
+        computed = self.predictor.computed_by
+        return [
+            *(["bfloat16"] if computed["precision"] == "bfloat16" else []),
+            *([] if computed["flip"] else ["plain"]),
+        ]
+
     def _key(self, case: _Case) -> str:
         """What a finding depends on: the file's bytes, the frame, the models, the options, the version."""
         explained = self.predictor.classifier.explain is not None
-        content = [case.digest, case.frame, self.models, explained, __version__, SCHEMA_VERSION]
+        content = [case.digest, case.frame, self.models, explained, __version__, SCHEMA_VERSION, *self._choices()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -261,7 +267,7 @@ def at_once(predictor: Predictor, function: Callable[[_Item], _Result], items: I
     has all threads.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, MAX_WORKERS) if predictor.concurrent else 1
+    workers = images_at_once() if predictor.concurrent else 1
     try:
         yield from read_ahead(function, items, workers, 2 * workers, lambda: torch.set_num_threads(threads // workers))
     finally:
@@ -273,9 +279,15 @@ class Summary:
 
     Args:
         passed_over: how many files of the folders were none of the inputs, by kind.
+        computed_by: what computed the networks, for the record, see `Predictor.computed_by`.
     """
 
-    def __init__(self, passed_over: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        passed_over: Mapping[str, int] = MappingProxyType({}),
+        computed_by: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.computed_by = dict(computed_by)
         self.names: list[str] = []
         self.skipped: list[dict[str, str]] = []
         self._cines: dict[str, CineSummary] = {}
@@ -349,6 +361,7 @@ class Summary:
             more = {
                 **{"bundle_version": __version__, "skipped": self.skipped, "cines": list(self.cines.values())},
                 "not_written": self.not_written(),
+                **({"computed_by": self.computed_by} if self.computed_by else {}),
             }
             written.append(output / "findings.json")
             write_findings_json(findings, written[-1], more)

@@ -10,8 +10,12 @@ Research software, not a medical device.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +25,13 @@ from bundle.finding import Finding
 from bundle.networks import build_from_card
 from bundle.networks.autocast import Autocast
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card, weights_file
-from bundle.prediction.backends import TORCH, BackendNetwork, require_backend
+from bundle.prediction.backends import AUTO, TORCH, BackendNetwork, fastest_first, require_backend
 from bundle.prediction.classify import LesionClassifier
 from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.transforms.geometry import equalise, fit, restore
 from bundle.transforms.lesion import split_presence
+
+logger = logging.getLogger(__name__)
 
 SEGMENTER_KEYS = ("architecture", "standardize", "spatial_size", "threshold")
 CLASSIFIER_KEYS = ("architecture", "in_channels", "standardize")
@@ -38,12 +44,15 @@ class Predictor:
         segmenter: weights file of the segmentation network, its card beside it.
         classifier: weights file of the classifier, its card beside it.
         device: where to run; by default a GPU where there is one.
-        amp: mixed precision; by default wherever it is fast. False for bit-stable numbers.
+        amp: mixed precision; by default wherever it is fast, but on a CPU with the backend ``auto``. False for float32,
+            whose numbers are the same by every backend.
         explain: also say where the evidence for malignancy is, as ``finding.explanation``.
         allow_unverified: use weights that differ from the sha256 on their card; every finding then says so. The card
             itself is needed all the same, since it holds the settings.
         backend: what computes the networks, of `bundle.prediction.backends.BACKENDS`; all but ``torch`` run on the CPU
-            alone and cannot explain.
+            alone and cannot explain. ``auto``: the fastest that is installed and runs.
+        flip: average the segmenter's map with that of the mirror image, and the classifier's logit where its card says
+            so; false takes half the time, see docs/scaling.md for what it costs.
         site: a ``site.json`` of `scripts/recalibrate.py`, fitted for these weights on an institution's own images.
 
     Raises:
@@ -62,20 +71,26 @@ class Predictor:
         allow_unverified: bool = False,
         backend: str = TORCH,
         site: str | os.PathLike[str] | None = None,
+        flip: bool = True,
     ) -> None:
-        self.device = _usable(device or ("cuda" if torch.cuda.is_available() and backend == TORCH else "cpu"))
-        _check_backend(backend, self.device, explain)
+        by_gpu = torch.cuda.is_available() and backend in (TORCH, AUTO)
+        self.device = _usable(device or ("cuda" if by_gpu else "cpu"))
+        on_cpu = self.device.type == "cpu"
+        backends = fastest_first(on_cpu, explain) if backend == AUTO else (backend,)
+        _check_backend(backends[0], self.device, explain)
+        if amp is None and backend == AUTO and on_cpu:
+            amp = False
         card = require_card(segmenter, SEGMENTER_KEYS)
         unet = build_from_card(card)
         card = load_weights(unet, segmenter, allow_unverified)
         classifier_card = require_card(classifier, (*CLASSIFIER_KEYS, "operating_points"))
         segnet = build_from_card(classifier_card)
         classifier_card = load_weights(segnet, classifier, allow_unverified)
-        self.inferer = Autocast(self.device, amp=amp, flip=True)
-        self.segmenter = self._ready(unet, (1, *card["spatial_size"]), backend)
+        self.inferer = Autocast(self.device, amp=amp, flip=flip)
         size = classifier_card.get("spatial_size", (128, 128))
-        network = self._ready(segnet, (classifier_card["in_channels"], *size), backend)
-        inferer = Autocast(self.device, amp=amp, flip=classifier_card.get("flip", False))
+        shapes = ((1, *card["spatial_size"]), (classifier_card["in_channels"], *size))
+        self.backend, self.segmenter, network = self._open(unet, segnet, shapes, backends)
+        inferer = Autocast(self.device, amp=amp, flip=flip and classifier_card.get("flip", False))
         self.classifier = LesionClassifier(network, inferer, self.device, classifier_card, card, explain, site)
         self.size = (int(card["spatial_size"][0]), int(card["spatial_size"][1]))
         self.letterbox, self.clip_limit = bool(card.get("letterbox", False)), float(card.get("clahe", 0.0))
@@ -93,6 +108,7 @@ class Predictor:
         backend: str = TORCH,
         small: bool = False,
         site: str | os.PathLike[str] | None = None,
+        flip: bool = True,
     ) -> Predictor:
         """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder, or of a set in it.
 
@@ -101,7 +117,30 @@ class Predictor:
             device, amp, explain, allow_unverified, backend: as the class takes them.
             small: the segmenter is ``model_small.pt``, for CPUs.
         """
-        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend, site)
+        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend, site, flip)
+
+    @property
+    def computed_by(self) -> dict[str, Any]:
+        """What computes the networks, for reports: `backend`, `precision`, `flip`."""
+        precision = "bfloat16" if self.inferer.amp and self.backend != "onnxruntime" else "float32"
+        return {"backend": self.backend, "precision": precision, "flip": self.inferer.flip}
+
+    def _open(
+        self,
+        segmenter: torch.nn.Module,
+        classifier: torch.nn.Module,
+        shapes: tuple[tuple[int, ...], tuple[int, ...]],
+        backends: Sequence[str],
+    ) -> tuple[str, torch.nn.Module, torch.nn.Module]:
+        """Open both networks by the first backend that can; returns its name and the two."""
+        for backend, following in pairwise(backends):
+            try:
+                return backend, self._ready(segmenter, shapes[0], backend), self._ready(classifier, shapes[1], backend)
+            except Exception as error:  # whatever an engine dislikes about this machine
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                logger.warning("backend %s does not run here (%s): %s is used", backend, reason, following)
+        backend = backends[-1]
+        return backend, self._ready(segmenter, shapes[0], backend), self._ready(classifier, shapes[1], backend)
 
     def _ready(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str) -> torch.nn.Module:
         """Put a network on its device, or into another engine for images of one shape (C, H, W)."""

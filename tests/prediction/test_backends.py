@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import shutil
@@ -18,10 +17,10 @@ import warm
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.prediction import Predictor
-from bundle.prediction.backends import _ENGINES, BACKENDS, BackendNetwork
+from bundle.prediction.backends import _ENGINES, BACKENDS, BackendNetwork, fastest_first
 from scripts import predict as command
 
-OTHERS = [name for name in BACKENDS if name != "torch"]
+OTHERS = list(_ENGINES)
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +109,14 @@ def test_explanations_need_torch(
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_missing_package_is_named_in_one_line(name: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(package: str) -> None:
-        raise ImportError("no module", name=package)
-
-    monkeypatch.setattr(importlib, "import_module", refuse)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=rf"'{name}' needs onnx; pip install -r requirements-backends\.txt") as caught:
         Predictor.from_folder(tiny_models, "cpu", backend=name)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_backend_or_another_device_is_refused(tiny_models: Path) -> None:
-    with pytest.raises(UserError, match="backend 'tflite': choose one of torch, onnxruntime, openvino"):
+    with pytest.raises(UserError, match="backend 'tflite': choose one of auto, torch, onnxruntime, openvino"):
         Predictor.from_folder(tiny_models, "cpu", backend="tflite")
     with pytest.raises(UserError, match="backend 'openvino' runs on the CPU alone"):
         Predictor.from_folder(tiny_models, "meta", backend="openvino")
@@ -144,6 +140,43 @@ def test_the_command_line_hands_the_backend_on(
     assert command.main([str(pictures[0]), "--models", str(tiny_models), "--backend", "openvino"]) == 0
     assert asked == [("openvino", (1, 48, 64)), ("openvino", (2, 32, 32))]
     assert "P(malignant)" in capsys.readouterr().out
+
+
+def test_auto_takes_the_fastest_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"onnx", "onnxscript", "onnxruntime", "openvino"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: package if package in installed else None)
+    assert fastest_first(True, explain=False) == ("openvino", "onnxruntime", "torch")
+    installed.remove("openvino")
+    assert fastest_first(True, explain=False) == ("onnxruntime", "torch")
+    installed.clear()
+    assert fastest_first(True, explain=False) == ("torch",)
+    assert fastest_first(False, explain=False) == fastest_first(True, explain=True) == ("torch",)
+
+
+def test_auto_falls_back_with_one_line(
+    tiny_models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(network: torch.nn.Module, shape: tuple[int, ...], backend: str, amp: bool) -> torch.nn.Module:
+        raise RuntimeError("no such instruction\nat a place nobody knows")
+
+    monkeypatch.setattr("bundle.prediction.predictor.fastest_first", lambda *_, **__: ("openvino", "torch"))
+    monkeypatch.setattr("bundle.prediction.predictor.BackendNetwork", fail)
+    _skip_without("openvino")
+    predictor = Predictor.from_folder(tiny_models, "cpu", backend="auto")
+    assert predictor.computed_by == {"backend": "torch", "precision": "float32", "flip": True}
+    assert [record.getMessage() for record in caplog.records] == [
+        "backend openvino does not run here (no such instruction): torch is used"
+    ]
+    plain = Predictor.from_folder(tiny_models, "cpu", amp=False)
+    image = np.random.default_rng(0).integers(0, 255, (60, 70), np.uint8)
+    assert np.array_equal(predictor.segment(image), plain.segment(image))
+
+
+def test_without_flip_the_mirror_image_is_not_looked_at(tiny_models: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (48, 64), np.uint8)  # the network's size
+    flipped, plain = (Predictor.from_folder(tiny_models, "cpu", amp=False, flip=flip) for flip in (True, False))
+    logit = torch.logit(torch.from_numpy(np.stack([plain.segment(image), plain.segment(image[:, ::-1])[:, ::-1]])))
+    assert np.allclose(flipped.segment(image), logit.mean(dim=0).sigmoid(), atol=1e-5)
 
 
 _SIGNAL_AFTER_NETWORKS = """

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class QuickPredictor:
     """Takes the left half of an image for its lesion: what a batch does with findings needs no network."""
 
     classifier = SimpleNamespace(explain=None)
+    computed_by = MappingProxyType({"backend": "none", "precision": "float32", "flip": True})
     concurrent = True
 
     def predict(self, image: UltrasoundImage) -> Finding:

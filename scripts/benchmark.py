@@ -19,7 +19,7 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD_ITEMS = ("cold", "help", "demo", "test", "duplicates")  # of bundle.benchmarks.builds
+BUILD_ITEMS = ("cold", "help", "predict", "small", "plain", "external", "demo", "test", "duplicates")
 BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 
 
@@ -178,12 +178,13 @@ def _show_training(result: dict[str, Any]) -> str:
 
 
 def _show_inference(result: dict[str, Any]) -> str:
-    shares = f"{'share':>7}{'of those at once':>18}"
+    shares = f"{'share':>7}{'of those at once':>18}{'CPU ms outside':>16}"
     lines = [f"{'images/s':<24}{'networks':>10}{'×':>7}{'at once':>10}{'pipeline':>10}{'×':>7}{shares}"]
     lines += [
         f"{run['name']:<24}{run['bare_images_per_second']:>10.1f}{run['bare_ratio']:>7.2f}"
         f"{run['at_once_images_per_second']:>10.1f}{run['pipeline_images_per_second']:>10.1f}"
         f"{run['pipeline_ratio']:>7.2f}{run['share']:>7.0%}{run['share_at_once']:>18.0%}"
+        f"{run['outside_cpu_ms']:>16.1f}"
         for run in result["runs"]
     ]
     lines += [f"not installed: {name}" for name in result["settings"]["left_out"]]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,8 @@ class Item:
 
     Args:
         about: what it is, for people.
-        words: of the command line, which runs in a build's root; {image} stands for a synthetic image, {output} for a
+        words: of the command line, which runs in a build's root; {image} stands for a synthetic image, {images} for a
+            folder of `ARCHIVE` and {dataset} for a dataset of `PICTURES` synthetic ones of BUSI's sizes, {output} for a
             folder that is not there yet, {venv} for the environment.
         once: it takes minutes and is run once, otherwise some rounds after one that does not count.
         codes: exit codes of a run that did its work.
@@ -64,12 +66,30 @@ def _search(output: Path) -> dict[str, Any]:
 
 
 _PYTHON = "{venv}/bin/python"
+PICTURES, ARCHIVE = 100, 1000
+SIZES = ((400, 560), (500, 760))  # heights and widths, about BUSI's
+LARGE = ("predict", "small", "plain", "external")
+"""Items that need `PICTURES`; each build predicts with its own card of the same weights."""
+
+
+def _predict(*more: str) -> tuple[str, ...]:
+    return (_PYTHON, "scripts/predict.py", "{images}", "--device", "cpu", *more)
+
+
 ITEMS: dict[str, Item] = {
     "cold": Item(
         "one image from a cold start",
         (_PYTHON, "scripts/predict.py", "{image}", "--device", "cpu", "--output", "{output}"),
     ),
     "help": Item("scripts/predict.py --help", (_PYTHON, "scripts/predict.py", "--help")),
+    "predict": Item(f"{ARCHIVE} images, default outputs", _predict("--output", "{output}"), once=True),
+    "small": Item(f"{ARCHIVE} images, --small", _predict("--small", "--output", "{output}"), once=True),
+    "plain": Item(f"{ARCHIVE} images, no outputs", _predict(), once=True),
+    "external": Item(
+        f"evaluate_external.py, {PICTURES} images",
+        (_PYTHON, "scripts/evaluate_external.py", "{dataset}", "--device", "cpu", "--output", "{output}"),
+        once=True,
+    ),
     "demo": Item(
         "the whole chain on the phantom (make demo)",
         (_PYTHON, "scripts/reproduce.py", "--output_dir", "{output}"),
@@ -128,6 +148,8 @@ def measure_builds(
         folder = Path(name)
         make_phantom(folder / "phantom", counts={"malignant": 1})
         image = next((folder / "phantom" / "malignant").glob("*).png"))
+        if set(LARGE) & set(chosen):
+            _make_pictures(folder)
         load = os.getloadavg()[0]
         timings = {name: _measure(name, item, builds, folder, image, rounds) for name, item in chosen.items()}
     return {
@@ -139,6 +161,16 @@ def measure_builds(
         "rounds": timings,
         "provenance": describe_run(),
     }
+
+
+def _make_pictures(folder: Path) -> None:
+    """A dataset of `PICTURES`, and copies of them in a folder of `ARCHIVE` files: making them anew takes minutes."""
+    counts = {"benign": PICTURES // 2, "malignant": PICTURES - PICTURES // 2}
+    make_phantom(folder / "dataset", counts=counts, size_range=SIZES)
+    pictures = sorted((folder / "dataset").rglob("*).png"))
+    (folder / "images").mkdir()
+    for number in range(ARCHIVE):
+        shutil.copyfile(pictures[number % PICTURES], folder / "images" / f"{number:04}.png")
 
 
 def builds_lines(result: Mapping[str, Any]) -> list[str]:
@@ -178,7 +210,8 @@ def _summarise(name: str, item: Item, timings: Mapping[str, Sequence[Mapping[str
 
 
 def _run(item: Item, root: Path, output: Path, image: Path) -> dict[str, Any]:
-    given = {"image": image, "output": output, "venv": sys.prefix}
+    made = {"images": output.parent / "images", "dataset": output.parent / "dataset"}
+    given = {"image": image, **made, "output": output, "venv": sys.prefix}
     words = [word.format(**given) for word in item.words]
     log = output.with_suffix(".log")
     start = time.monotonic()

@@ -17,11 +17,12 @@ import torch
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.networks.autocast import has_fast_bfloat16
-from bundle.prediction.backends import BACKENDS, TORCH, require_backend
+from bundle.prediction.backends import AUTO, BACKENDS, TORCH, require_backend
 from bundle.prediction.batch import Batch, at_once
 from bundle.prediction.inputs import list_inputs
 from bundle.prediction.predictor import Predictor
 from bundle.provenance import describe_run
+from bundle.readers import read_image
 
 SIZES = ((400, 560), (500, 760))  # heights and widths of the images, about BUSI's
 _Step = Callable[[], None]
@@ -52,12 +53,13 @@ def measure_inference(
     Returns:
         ready for JSON: `settings`, `runs` (per backend and precision: images/s as medians, `share` of the bare rate
         that the pipeline reaches, `share_at_once` of the rate at once, `bare_ratio` and `pipeline_ratio` to PyTorch in
-        float32), `rounds`, `provenance`.
+        float32, `outside_cpu_ms`: CPU milliseconds of the pipeline an image outside networks and decoder), `rounds`,
+        `provenance`.
 
     Raises:
         UserError: the weights cannot be used.
     """
-    installed = [name for name in backends if _is_installed(name)]
+    installed = [name for name in backends if name != AUTO and _is_installed(name)]
     precisions = (False, True) if has_fast_bfloat16("cpu") else (False,)
     kinds = [(TORCH, amp) for amp in precisions]
     kinds += [
@@ -76,6 +78,7 @@ def measure_inference(
             for kind, predictor in predictors.items()
         }
         timings = [_round(steps, images) for _ in range(rounds + 1)][1:]
+        outside = {name: _outside(kinds, files) for name, kinds in steps.items()}
     plain = predictors[TORCH, False]
     return {
         "settings": {
@@ -85,9 +88,9 @@ def measure_inference(
             "threads": torch.get_num_threads(),
             "parameters": [_count(network) for network in (plain.segmenter, plain.classifier.network)],
             "versions": {name: version(name) for name in installed},
-            "left_out": [name for name in backends if name not in installed],
+            "left_out": [name for name in backends if name not in (*installed, AUTO)],
         },
-        "runs": _summarise(timings),
+        "runs": [run | {"outside_cpu_ms": outside[run["name"]]} for run in _summarise(timings)],
         "rounds": timings,
         "provenance": describe_run(),
     }
@@ -96,6 +99,26 @@ def measure_inference(
 def _round(steps: dict[str, dict[str, _Step]], images: int) -> dict[str, dict[str, float]]:
     """Images per second of each run, once."""
     return {name: {kind: images / _seconds(step) for kind, step in kinds.items()} for name, kinds in steps.items()}
+
+
+def _outside(steps: dict[str, _Step], files: Sequence[Path]) -> float:
+    """CPU milliseconds an image, of all threads, that neither the networks nor the decoder takes; the least of three.
+
+    What the threads of another engine take while they wait counts as the networks'.
+    """
+
+    def decode() -> None:
+        for file in files:
+            read_image(file)
+
+    parts = [_cpu_seconds(steps["pipeline"]) - _cpu_seconds(steps["at_once"]) - _cpu_seconds(decode) for _ in range(3)]
+    return round(1000 * min(parts) / len(files), 2)
+
+
+def _cpu_seconds(step: _Step) -> float:
+    start = time.process_time()
+    step()
+    return time.process_time() - start
 
 
 def _summarise(timings: Sequence[dict[str, dict[str, float]]]) -> list[dict[str, Any]]:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-import torch
-from monai.metrics import compute_hausdorff_distance
+from scipy.spatial import cKDTree
 
 from bundle.errors import UserError
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_ratio_by_group
@@ -76,13 +75,14 @@ def measure_case(probability: np.ndarray, lesion: np.ndarray, threshold: float =
     tn = pixels - tp - fp - fn
     has_lesion = tp + fn > 0
     has_surfaces = has_lesion and tp + fp > 0
-    stretched = (STRETCHED / lesion.shape[0], STRETCHED / lesion.shape[1])
+    spacings = [(1.0, 1.0), (STRETCHED / lesion.shape[0], STRETCHED / lesion.shape[1])]
+    hd95, hd95_at_256 = _surface_distances(predicted, lesion, spacings) if has_surfaces else (None, None)
     dice = 2 * tp / (2 * tp + fp + fn) if has_lesion else None
     return CaseScores(
         dice=dice,
         iou=tp / (tp + fp + fn) if has_lesion else None,
-        hd95=_surface_distance(predicted, lesion) if has_surfaces else None,
-        hd95_at_256=_surface_distance(predicted, lesion, stretched) if has_surfaces else None,
+        hd95=hd95,
+        hd95_at_256=hd95_at_256,
         missed=None if dice is None else dice < MISSED_BELOW,
         pixel_accuracy=(tp + tn) / pixels,
         background_accuracy=(fp + tn) / pixels,
@@ -241,16 +241,27 @@ def _check_pair(probability: np.ndarray, lesion: np.ndarray) -> None:
         )
 
 
-def _surface_distance(predicted: np.ndarray, lesion: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
-    """Return the larger of the two directed 95th percentiles of surface distance (MONAI's definition).
+def _surface_distances(
+    predicted: np.ndarray, lesion: np.ndarray, spacings: Sequence[tuple[float, float]]
+) -> list[float]:
+    """Return the larger of the two directed 95th percentiles of surface distance, per (row, column) spacing of pixels.
 
-    In pixels, or in the unit of a (row, column) distance of pixel centres.
+    The numbers are those of MONAI's `compute_hausdorff_distance`: a surface is the pixels of a mask with a side in
+    common with its outside, the image's border among it. Only these points are looked at, once for all spacings.
     """
-    first, second = (torch.from_numpy(mask)[None, None] for mask in (predicted, lesion))
-    with warnings.catch_warnings():
-        # MONAI 1.6.1 calls a helper with an argument that it has itself deprecated.
-        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
-        return float(compute_hausdorff_distance(first, second, include_background=True, percentile=95, spacing=spacing))
+    first, second = (np.argwhere(_edge(mask)) for mask in (predicted, lesion))
+    found = []
+    for spacing in spacings:
+        points = [edge * np.asarray(spacing) for edge in (first, second)]
+        directed = [cKDTree(points[1 - i]).query(points[i])[0] for i in (0, 1)]
+        found.append(float(max(np.quantile(distances, 0.95) for distances in directed)))
+    return found
+
+
+def _edge(mask: np.ndarray) -> np.ndarray:
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    inner = cv2.erode(mask.view(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask & (inner == 0)
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

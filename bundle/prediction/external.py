@@ -26,6 +26,7 @@ from bundle.files import lock_folder, sha256_of, to_csv, write_atomically, write
 from bundle.finding import LESION_STATES, NOT_A_DEVICE
 from bundle.networks.site_file import read_site
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, weights_file
+from bundle.prediction.backends import AUTO
 from bundle.prediction.predictor import Predictor
 from bundle.prediction.scoring import choose_cases, predict_cases, read_truth, threshold_of
 from bundle.provenance import describe_run
@@ -78,7 +79,7 @@ def evaluate_external(
     folder = dataset_folder(dataset)
     if output.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{output}: lies inside {folder}, whose images are read; give an output folder outside it")
-    predictor = Predictor.from_folder(models, device, site=site)
+    predictor = Predictor.from_folder(models, device, backend=AUTO, site=site)
     cards = {
         name: read_card(weights_file(models, file))
         for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
@@ -122,6 +123,7 @@ def evaluate_external(
             "dataset": checked.name,
             "dataset_sha256": checked.dataset_sha256,
             **{f"{name}_sha256": card.get("sha256") for name, card in cards.items()},
+            "computed_by": predictor.computed_by,
         },
     }
     write_json(output / "metrics.json", metrics)

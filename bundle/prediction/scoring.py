@@ -19,11 +19,12 @@ from bundle.evaluation.segmentation import STRATA, measure_case
 from bundle.files import read_json, to_json, write_json
 from bundle.finding import ABSENT, UNUSABLE
 from bundle.outputs.png import write_mask
+from bundle.prediction.batch import at_once
 from bundle.prediction.predictor import Predictor
 from bundle.readers import read_image
 from bundle.transforms.masks import merge_masks
 
-VERSION = 4  # of the files in `images/`; raise it whenever a row for a given image and weights changes
+VERSION = 5  # of the files in `images/`; raise it whenever a row for a given image and weights changes
 
 
 def choose_cases(
@@ -61,21 +62,28 @@ def predict_cases(
     """
     classifier = predictor.classifier
     cards = to_json([classifier.segmenter_card, classifier.card])  # as they are in use: weights, limits, temperature
-    rows, failed, reused = [], [], 0
-    for case in tqdm(cases, desc="predicting", unit="image", disable=None):
+
+    def score(case: Case) -> tuple[Case, dict[str, Any], bool]:
+        """The scores of a case, or its error, and whether an earlier run left them."""
         name = output_name(folder / case.image, folder)
         file = output / "images" / f"{name}.json"
         key = checksum([[VERSION, case.sha256, case.mask_sha256, cards]])
-        scores = _recall(file, key)
-        if scores is None:
-            try:
-                scores = _predict(predictor, case, folder, output / "masks" / name)
-            except InputError as error:
-                failed.append({**error.as_dict(), "path": case.image})
-                continue
-            write_json(file, {"key": key, "scores": scores})
-        else:
-            reused += 1
+        if (scores := _recall(file, key)) is not None:
+            return case, scores, True
+        try:
+            scores = _predict(predictor, case, folder, output / "masks" / name)
+        except InputError as error:
+            return case, {"error": {**error.as_dict(), "path": case.image}}, False
+        write_json(file, {"key": key, "scores": scores})
+        return case, scores, False
+
+    rows, failed, reused = [], [], 0
+    done = at_once(predictor, score, cases)
+    for case, scores, was_there in tqdm(done, total=len(cases), desc="predicting", unit="image", disable=None):
+        if "error" in scores:
+            failed.append(scores["error"])
+            continue
+        reused += was_there
         rows.append(
             {
                 **{"image": case.image, "group": groups[case.image], "patient": case.patient, "class": case.label},

@@ -45,7 +45,8 @@ def test_a_folder_of_good_images_is_done_with_exit_code_0(
 ) -> None:
     assert main([str(images), *common]) == 0
     content = _read(tmp_path)
-    predictor = Predictor.from_folder(tiny_models, "cpu")
+    predictor = Predictor.from_folder(tiny_models, "cpu", backend="auto")
+    assert content["computed_by"] == predictor.computed_by
     for finding, name in zip(content["findings"], ("m1.png", "m2.png"), strict=True):
         assert finding["image"] == name
         assert finding["probability"] == pytest.approx(predictor.predict(images / name).probability, abs=1e-9)

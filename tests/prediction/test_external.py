@@ -91,7 +91,7 @@ def test_bad_images_are_listed_and_the_exit_code_is_3(run: tuple[Path, int]) -> 
 def test_scores_are_those_of_the_predictor(run: tuple[Path, int], bus_bra: Path, tiny_models: Path) -> None:
     rows = _table(run[0] / "per_image.csv")
     assert len(rows) == 10
-    predictor = Predictor.from_folder(tiny_models, "cpu")
+    predictor = Predictor.from_folder(tiny_models, "cpu", backend="auto")
     for row in rows[::4]:
         finding = predictor.predict(bus_bra / row["image"])
         assert float(row["probability"]) == pytest.approx(finding.probability, abs=1e-6)

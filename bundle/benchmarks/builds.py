@@ -82,13 +82,14 @@ ITEMS: dict[str, Item] = {
         (_PYTHON, "scripts/predict.py", "{image}", "--device", "cpu", "--output", "{output}"),
     ),
     "help": Item("scripts/predict.py --help", (_PYTHON, "scripts/predict.py", "--help")),
-    "predict": Item(f"{ARCHIVE} images, default outputs", _predict("--output", "{output}"), once=True),
-    "small": Item(f"{ARCHIVE} images, --small", _predict("--small", "--output", "{output}"), once=True),
-    "plain": Item(f"{ARCHIVE} images, no outputs", _predict(), once=True),
+    "predict": Item(f"{ARCHIVE} images, default outputs", _predict("--output", "{output}"), once=True, by_name=True),
+    "small": Item(f"{ARCHIVE} images, --small", _predict("--small", "--output", "{output}"), once=True, by_name=True),
+    "plain": Item(f"{ARCHIVE} images, no outputs", _predict(), once=True, by_name=True),
     "external": Item(
         f"evaluate_external.py, {PICTURES} images",
         (_PYTHON, "scripts/evaluate_external.py", "{dataset}", "--device", "cpu", "--output", "{output}"),
         once=True,
+        by_name=True,
     ),
     "demo": Item(
         "the whole chain on the phantom (make demo)",

@@ -37,7 +37,7 @@ class Item:
         once: it takes minutes and is run once, otherwise some rounds after one that does not count.
         codes: exit codes of a run that did its work.
         told: what a record quotes of the output folder, beside the last line that was printed.
-        by_name: it takes the better part of an hour and is only run where it is named.
+        by_name: it takes minutes or the better part of an hour and is only run where it is named.
     """
 
     about: str

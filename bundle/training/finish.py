@@ -67,9 +67,9 @@ def finish_segmentation(
     enough = len(cases) >= choose_from
     threshold = choose_threshold((probability, lesion) for _, lesion, probability, *_ in cases) if enough else 0.5
     dice = [measure_case(probability, lesion, threshold).dice for _, lesion, probability, *_ in cases]
-    heads = [(head, bool(lesion.any()), dataset) for _, lesion, _, head, dataset in cases if head is not None]
-    scores, present, datasets = zip(*heads, strict=True) if heads else ((), (), ())
-    presence = choose_presence(scores, present, datasets=datasets) if heads else None
+    heads = [head for *_, head in cases if head is not None]
+    present, datasets = [bool(lesion.any()) for _, lesion, *_ in cases], _datasets(dataloader, len(cases))
+    presence = choose_presence(heads, present, datasets=datasets) if heads else None
     synthetic = bool(datalist.get("synthetic"))
     record = {
         **(network_settings or {}),
@@ -124,12 +124,18 @@ def _predict(
     prepare_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     inferer: Callable[..., torch.Tensor],
     device: torch.device | str,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float | None, str]]:
-    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image; where the network
-    has a presence head, the probability that there is a lesion; and, of several datasets, the image's."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float | None]]:
+    """Yield image [0, 1], lesion bool and probability [0, 1], each (H, W), of every validation image, and, where the
+    network has a presence head, the probability that there is a lesion."""
     for batch in dataloader:
         image, label = prepare_batch(batch, device)
         probability = inferer(image, network).sigmoid()
         pictures, lesions, maps = (tensor[:, 0].cpu().numpy() for tensor in (image, label, probability))
         heads = probability[:, 1].mean(dim=(1, 2)).tolist() if probability.shape[1] > 1 else [None] * len(maps)
-        yield from zip(pictures, lesions > 0.5, maps, heads, batch.get("dataset", [""] * len(maps)), strict=True)
+        yield from zip(pictures, lesions > 0.5, maps, heads, strict=True)
+
+
+def _datasets(dataloader: Any, count: int) -> list[str] | None:
+    """The dataset of each validation image, from its record; None where unreadable images were passed over."""
+    records = getattr(getattr(dataloader, "dataset", None), "data", [])
+    return [record.get("dataset") or "" for record in records] if len(records) == count else None

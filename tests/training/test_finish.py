@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.data import CacheDataset, DataLoader
 from PIL import Image
 
 from bundle.errors import UserError
@@ -79,6 +82,33 @@ def test_the_card_says_below_which_confidence_an_outline_is_doubtful(
     _finish(run)
     card = json.loads((tmp_path / "run" / "model.json").read_text())
     assert card["threshold"] <= card["doubtful_below"] <= 1
+
+
+def test_the_limit_of_no_lesion_spares_the_lesions_of_the_smaller_dataset(tmp_path: Path) -> None:
+    class Told(torch.nn.Module):
+        """The grey level is the logit of the map, and the highest one that of the head."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([image, image.amax(dim=(2, 3), keepdim=True).expand_as(image)], dim=1)
+
+    def record(logit: float, dataset: str) -> dict[str, Any]:
+        return {"image": torch.full((1, 4, 4), logit), "label": torch.ones(1, 4, 4), "dataset": dataset}
+
+    records = [record(2 + number / 100, "many") for number in range(40)] + [record(1.0, "few"), record(1.5, "few")]
+    finish_segmentation(
+        checkpoint=SimpleNamespace(
+            **{"folder": tmp_path, "network": Told(), "best_epoch": 1, "best_score": 0.5, "metric": "dice"},
+            continued=None,
+        ),
+        dataloader=DataLoader(CacheDataset(records, lambda item: item, progress=False), batch_size=8),
+        prepare_batch=lambda batch, device: (batch["image"], batch["label"]),
+        inferer=AutocastInferer(amp=False),
+        device="cpu",
+        settings={},
+        datalist=DATALIST,
+    )
+    points = json.loads((tmp_path / "model.json").read_text())["presence_points"]
+    assert points["none_below"] == pytest.approx(1 / (1 + math.exp(-1.0)))
 
 
 def test_examples_are_drawn(run: Any, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,11 @@ def test_a_slow_decoder_slows_the_pipeline_and_not_the_networks(
 def test_a_backend_that_is_not_installed_is_left_out_and_told(
     tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = importlib.import_module
-
-    def refuse(name: str, package: str | None = None) -> Any:
-        if name in ("openvino", "onnxruntime"):
-            raise ImportError(name)
-        return found(name, package)
-
-    monkeypatch.setattr("bundle.prediction.backends.importlib.import_module", refuse)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "bundle.prediction.backends.importlib.util.find_spec",
+        lambda name: None if name in ("openvino", "onnxruntime") else found(name),
+    )
     words = ["inference", "--quick", "--models", str(tiny_models), "--output", str(tmp_path / "out.json")]
     assert main(words) == 0
     content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))

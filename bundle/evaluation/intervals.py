@@ -113,6 +113,37 @@ def bootstrap_by_group(
     return _interval(statistic(cases), samples, without, level)
 
 
+def bootstrap_by_weights(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    groups: Sequence[str],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+    """Return a statistic that is computed for many bootstrap samples at once, with its interval.
+
+    Args:
+        statistic: takes how often each case stands in each of some samples, (S, N) float, and returns (S,) numbers, NaN
+            where a sample does not define it.
+        groups, draws, seed, level: as in `bootstrap_by_group`, whose samples these are.
+
+    Returns:
+        The interval; its bounds are NaN with fewer than two groups.
+    """
+    member, count = _number_groups(groups, len(groups))
+    weights, at_once = _draw_weights(count, draws, seed), max(1, 2**21 // max(len(groups), 1))
+
+    def without(first: int) -> np.ndarray:
+        chosen = np.arange(first, min(first + at_once, count))
+        return np.asarray(np.arange(count) != chosen[:, None], dtype=float)
+
+    drawn = [statistic(weights[first : first + at_once, member].astype(float)) for first in range(0, draws, at_once)]
+    left = [statistic(without(first)[:, member]) for first in range(0, count if count > 1 else 0, at_once)]
+    estimate = float(statistic(np.ones((1, len(groups))))[0])
+    return _interval(estimate, np.concatenate(drawn), np.concatenate([*left, []]), level)
+
+
 def bootstrap_mean_of_runs(
     runs: Sequence[tuple[Callable[[np.ndarray], float], Sequence[str]]],
     *,

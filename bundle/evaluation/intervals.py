@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -187,11 +188,14 @@ def _number_groups(groups: Sequence[str], cases: int) -> tuple[np.ndarray, int]:
     return member, names.size
 
 
+@lru_cache(maxsize=2)  # the scores of one report are drawn alike
 def _draw_weights(count: int, draws: int, seed: int) -> np.ndarray:
-    """Return (draws, count) int: how often each group stands in each bootstrap sample."""
-    if count == 0:
-        return np.zeros((draws, 0), dtype=np.int64)
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    """Return (draws, count) int, read-only: how often each group stands in each bootstrap sample."""
+    weights = np.zeros((draws, 0), dtype=np.int64)
+    if count:
+        weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    weights.setflags(write=False)
+    return weights
 
 
 def _interval(estimate: float, samples: np.ndarray, without: np.ndarray, level: float) -> Interval:

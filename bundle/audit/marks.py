@@ -66,7 +66,7 @@ def audit_marks(records: Sequence[Mapping[str, Any]], segment: Segment, seed: in
             first = segment(_draw(pixels, ends, rng))[0]
             rng.bit_generator.state = state  # the same style
             second = segment(_draw(pixels, _moved(ends, rng), rng))[0]
-            dice = _dice(first, second)
+            dice = dice_of(first, second)
             lesions.append({"group": record["group"], "dice": dice, "same": dice >= AGREE})
         if (tissue := _beside(pixels, lesion)) is not None:
             crops.append(mark(tissue, record["group"]))
@@ -141,7 +141,7 @@ def _beside(pixels: np.ndarray, lesion: np.ndarray) -> np.ndarray | None:
     return largest if min(np.divide(largest.shape, pixels.shape)) >= _NARROWEST else None
 
 
-def _dice(first: np.ndarray, second: np.ndarray) -> float:
+def dice_of(first: np.ndarray, second: np.ndarray) -> float:
     total = int(first.sum()) + int(second.sum())
     return 1.0 if total == 0 else 2 * int((first & second).sum()) / total
 

@@ -22,6 +22,7 @@ COMPARISON = "compare_"  # begins the names of recorded comparisons
 EXTERNAL = "external_"  # begins the names of recorded evaluations on another hospital's images
 BENCHMARK = "benchmark_"  # begins the names of what scripts/benchmark.py wrote
 FUZZ = "fuzz"
+GREY = "grey"  # what scripts/audit_grey.py wrote
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 _METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
 CLASSIFICATION = "classification"  # the "task" that a classifier's metrics.json names; a segmenter's names none
@@ -185,7 +186,7 @@ def read_records(results_dir: PathLike) -> Records:
             keys = _SPEEDS if kind == "training" else ("runs", "provenance")
             _require(file, content, keys, f"run scripts/benchmark.py {kind} again")
             records.benchmarks[kind] = content
-        elif kind_of(content) or file.stem in (FUZZ, TOOLS, CINES):
+        elif kind_of(content) or file.stem in (FUZZ, GREY, TOOLS, CINES):
             records.others.append({**content, "dataset_name": read.get("name")})
         elif content.get("task") == CLASSIFICATION:
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)

@@ -216,8 +216,9 @@ def _interval(estimate: float, samples: np.ndarray, without: np.ndarray, level: 
     # A group's influence; where one group decides, there is none to tell of and the plain quantiles have to do.
     influence = left.mean() - left if left.size else np.zeros(1)
     power = float((influence**2).sum())
-    skew = float((influence**3).sum()) / (6 * power**1.5) if power > 0 else 0.0
-    kurtosis = float((influence**4).mean()) / (power / left.size) ** 2 if power > 0 else 3.0
+    some = power > 1e-150  # smaller ones are no number any more to the third and fourth power
+    skew = float((influence**3).sum()) / (6 * power**1.5) if some else 0.0
+    kurtosis = float((influence**4).mean()) / (power / left.size) ** 2 if some else 3.0
     freedom = min(max(2 * without.size / max(kurtosis - 1, 1e-6), 2.0), without.size) - 1
     widened = math.sqrt((freedom + 1) / freedom) * float(t.ppf((1 + level) / 2, freedom))
     at_most = ((defined < estimate).mean() + (defined <= estimate).mean()) / 2  # ties count half

@@ -136,6 +136,12 @@ def test_samples_that_do_not_define_the_statistic_are_left_out() -> None:
     assert 0 <= interval.low <= interval.high <= 1
 
 
+def test_values_too_small_to_be_squared_have_an_interval() -> None:
+    for tiny in (1e-141, 1e-60, 1e-80):
+        interval = bootstrap_ratio_by_group([tiny, 0.0, 0.0], ["a", "b", "c"], draws=50)
+        assert 0 <= interval.low <= interval.estimate <= interval.high
+
+
 def test_equal_seeds_give_equal_intervals() -> None:
     values, groups = _simulate_clusters(np.random.default_rng(3))
     assert bootstrap_ratio_by_group(values, groups, seed=7) == bootstrap_ratio_by_group(values, groups, seed=7)

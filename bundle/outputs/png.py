@@ -22,7 +22,7 @@ HEAT_COLOURS = "viridis"  # lightness grows with the value, for colour-blind rea
 
 
 def _fast(filter_name: str, strategy: int) -> list[int]:
-    """OpenCV's settings for the fastest deflate and a fixed filter, of which OpenCV 4, pinned by MONAI Label, has one."""
+    """OpenCV's settings for fast deflate and one filter; OpenCV 4, which MONAI Label pins, has one."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, strategy]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):
         settings += [cv2.IMWRITE_PNG_FILTER, getattr(cv2, filter_name)]

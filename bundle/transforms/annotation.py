@@ -49,7 +49,7 @@ class ForMonaiLabeld(MapTransform):
                     mask = mask.flip(1)  # back to the order of the file that the client lays it over
                 mask = MetaTensor(mask[..., None], affine=torch.from_numpy(_affine_of(str(out["image_path"]))))
             image.meta["spatial_shape"] = np.asarray(mask.shape)
-            out[key] = mask
+            out[key] = MetaTensor(mask)  # the server's scoring sums it by NumPy, which a plain tensor refuses
         return {**out, "result_extension": extension, "result_dtype": "uint8"}
 
 

@@ -35,23 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.audit.grey import audit_grey  # after the arguments: torch takes seconds to import
     from bundle.data.check import check_dataset
     from bundle.files import write_json
-    from bundle.networks.weights import read_card
     from bundle.prediction import Predictor
     from bundle.provenance import describe_run
 
     found = check_dataset(options.dataset, skip_bad=True)
     images = [str(options.dataset / case.image) for case in found.cases if case.masks]
     random.Random(0).shuffle(images)
-    predictor = Predictor(options.models / "model.pt", options.models / "model_classifier.pt", device="cpu")
+    predictor = Predictor.from_folder(options.models, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         result = audit_grey(tqdm(images[: options.images], unit="image"), predictor.predict, Path(folder))
     told = {"dataset": found.name, "synthetic": found.synthetic, "dataset_sha256": found.dataset_sha256}
-    weights = {
-        "weights": {
-            name: read_card(options.models / f"{name}.pt").get("sha256") for name in ("model", "model_classifier")
-        }
-    }
-    write_json(options.output, {**result, **told, **weights, "provenance": describe_run()})
+    write_json(options.output, {**result, **told, "weights": predictor.classifier.models, "provenance": describe_run()})
     print(json.dumps(result, indent=1))
     return 0
 

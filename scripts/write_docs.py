@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from bundle.files import write_atomically
+    from bundle.reports.blocks import render_blocks
     from bundle.reports.cines import render_cines
     from bundle.reports.pages import (
         plan_figures,
@@ -31,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.reports.tools import render_tools
 
     outdated = []
-    pages = {**render_pages(options.docs / "results", ROOT), **render_tools(options.docs), **render_cines(options.docs)}
+    pages = render_pages(options.docs / "results", ROOT)
+    for render in (render_tools, render_cines, render_blocks):
+        pages |= render(options.docs)
     for name, text in pages.items():
         page = options.docs / name
         if page.is_file() and page.read_text(encoding="utf-8") == text:

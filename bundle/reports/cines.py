@@ -11,6 +11,7 @@ from typing import Any
 from bundle.errors import InputError
 from bundle.files import read_json
 from bundle.reports.html import format_decimal
+from bundle.reports.markdown import fill_block
 
 RECORD = "cine_rules"
 """Of docs/results/."""
@@ -36,9 +37,7 @@ def render_cines(docs: str | os.PathLike[str]) -> dict[str, str]:
     record = read_json(file, _MEND)
     if missing := [key for key in ("rules", "outlines", "settings", "provenance") if key not in record]:
         raise InputError(file, f"lacks {', '.join(missing)}", _MEND)
-    before, _, rest = page.read_text(encoding="utf-8").partition(BLOCK[0])
-    _, _, after = rest.partition(BLOCK[1])
-    return {PAGE: f"{before}{BLOCK[0]}\n{_tables(record)}\n{BLOCK[1]}{after}"}
+    return {PAGE: fill_block(page.read_text(encoding="utf-8"), BLOCK, _tables(record))}
 
 
 def _tables(record: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How values stand on a Markdown page: the filters of its templates."""
+"""How values stand on a Markdown page: the filters of its templates; and the block of a page that is generated."""
 
 from __future__ import annotations
 
@@ -65,3 +65,10 @@ def network(card: Mapping[str, Any]) -> str:
 def widths(value: Sequence[int] | None) -> str:
     """Return the filters of a network's levels: "16-32-64-128"."""
     return "-".join(str(width) for width in value) if value else "not recorded"
+
+
+def fill_block(page: str, block: tuple[str, str], content: str) -> str:
+    """Return a page with what stands between the two marks of a block replaced; the marks stay."""
+    before, _, rest = page.partition(block[0])
+    _, _, after = rest.partition(block[1])
+    return f"{before}{block[0]}\n{content}\n{block[1]}{after}"

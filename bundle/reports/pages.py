@@ -91,9 +91,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     readme = root / "README.md"
     if readme.is_file():
         block = environment.get_template("readme_results.md.j2").render(values).strip()
-        before, _, rest = readme.read_text(encoding="utf-8").partition(README_BLOCK[0])
-        _, _, after = rest.partition(README_BLOCK[1])
-        pages["../README.md"] = f"{before}{README_BLOCK[0]}\n{block}\n{README_BLOCK[1]}{after}"
+        pages["../README.md"] = markdown.fill_block(readme.read_text(encoding="utf-8"), README_BLOCK, block)
     pages["../configs/metadata.json"] = render_metadata(root, segmenter, classifier)
     return pages
 

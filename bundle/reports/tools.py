@@ -10,6 +10,7 @@ from typing import Any
 
 from bundle.errors import InputError
 from bundle.files import read_json
+from bundle.reports.markdown import fill_block
 
 RECORD = "tools"
 """Of docs/results/, written by `make tools`."""
@@ -33,9 +34,7 @@ def render_tools(docs: str | os.PathLike[str]) -> dict[str, str]:
     record = read_json(file, _MEND)
     if not record.get("rows") or "run" not in record:
         raise InputError(file, "lacks rows or run", _MEND)
-    before, _, rest = page.read_text(encoding="utf-8").partition(BLOCK[0])
-    _, _, after = rest.partition(BLOCK[1])
-    return {PAGE: f"{before}{BLOCK[0]}\n{_table(record)}\n{BLOCK[1]}{after}"}
+    return {PAGE: fill_block(page.read_text(encoding="utf-8"), BLOCK, _table(record))}
 
 
 def _table(record: Mapping[str, Any]) -> str:

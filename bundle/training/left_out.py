@@ -13,7 +13,7 @@ from scipy.special import logit
 
 from bundle.data.splits import parse_left_out
 from bundle.errors import UserError
-from bundle.evaluation.across import Hospital, fit_across
+from bundle.evaluation.hospitals import Hospital, fit_across
 from bundle.evaluation.intervals import DRAWS
 from bundle.files import write_atomically, write_json
 from bundle.networks.weights import card_path, require_card

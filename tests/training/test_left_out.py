@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims about scripts/fit_left_out.py and bundle.evaluation.across, on fabricated evaluations."""
+"""Claims about scripts/fit_left_out.py and bundle.evaluation.hospitals, on fabricated evaluations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from scipy.special import expit, logit
 
 from bundle.errors import UserError
-from bundle.evaluation.across import Hospital, fit_across
+from bundle.evaluation.hospitals import Hospital, fit_across
 from bundle.files import to_csv
 from bundle.networks.weights import card_path, read_card
 from bundle.reports.pages import render_pages

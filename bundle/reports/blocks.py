@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables in pages that are written by hand, each between two marks, as a recorded run says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import InputError
+from bundle.files import read_json
+from bundle.reports.markdown import fill_block, number
+
+_GREY = ("variants",)
+_EXTERNAL = ("transfer", "calibration", "classification")
+
+
+def render_blocks(docs: str | os.PathLike[str]) -> dict[str, str]:
+    """Return docs/inputs.md and docs/recalibration.md with their tables, by the page's path from the docs folder.
+
+    A page is left out where it or one of its records is not there.
+
+    Raises:
+        InputError: a record lacks what the page shows.
+    """
+    pages: dict[str, str] = {}
+    for page, mark, stems, keys, table in (
+        ("inputs.md", "grey", ("grey",), _GREY, _grey_table),
+        ("recalibration.md", "site", ("external_busbra_cards", "external_busbra_site"), _EXTERNAL, _site_table),
+    ):
+        files = [Path(docs) / "results" / f"{stem}.json" for stem in stems]
+        if (Path(docs) / page).is_file() and all(file.is_file() for file in files):
+            text = (Path(docs) / page).read_text(encoding="utf-8")
+            records = [_read(file, keys) for file in files]
+            pages[page] = fill_block(text, (f"<!-- {mark} -->", f"<!-- /{mark} -->"), table(*records))
+    return pages
+
+
+def _read(file: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    record = read_json(file, "record it again")
+    if missing := [key for key in keys if key not in record]:
+        raise InputError(file, f"lacks {', '.join(missing)}", "record it again")
+    return record
+
+
+def _grey_table(record: Mapping[str, Any]) -> str:
+    lines = [
+        f"| {record['images']} images stored as | largest change of P(malignant) | mean | decisions at 0.5 that "
+        "changed | least Dice between the outlines |",
+        "|---|---|---|---|---|",
+    ]
+    for name, told in record["variants"].items():
+        largest, mean, dice = (number(told[key]) for key in ("difference_max", "difference_mean", "dice_min"))
+        lines.append(f"| {name} | {largest} | {mean} | {told['flips']} | {dice} |")
+    return "\n".join(lines)
+
+
+def _site_table(cards: Mapping[str, Any], site: Mapping[str, Any]) -> str:
+    data = site["dataset"]
+    lines = [
+        f"| {data['images']} images of {data['groups']} patients | with the cards | with this file |",
+        "|---|---|---|",
+    ]
+    both = (cards, site)
+    for place, point in enumerate(site["transfer"]):
+        for score in ("sensitivity", "specificity"):
+            told = [record["transfer"][place]["reached"]["per_image"][score] for record in both]
+            lines.append(_row(f"{score} at the point meant for {point['sensitivity_wish']:.2f}", told))
+    for title, part, score in (
+        ("calibration slope (1 is perfect)", "calibration", "slope"),
+        ("expected calibration error", "calibration", "ece"),
+        ("AUROC", "classification", "auroc"),
+    ):
+        lines.append(_row(title, [record[part]["per_image"][score] for record in both]))
+    return "\n".join(lines)
+
+
+def _row(title: str, scores: Sequence[Mapping[str, Any]]) -> str:
+    return f"| {title} | {' | '.join(map(number, scores))} |"

@@ -10,7 +10,8 @@ from PIL import Image
 
 from .image import to_grey
 from .ultrasound import UltrasoundImage, check_file, choose_frame
-from .video import Counted, Stream, check_bytes, count_video_frames, decode_video_frame
+from .video import check_bytes, count_video_frames, decode_video_frame
+from .video_process import Counted, Stream
 
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free", b"pnot")
 """What a QuickTime file begins with; MP4 is one, and so are some still pictures, known by their brand."""

@@ -19,7 +19,8 @@ from .image import describe_flat_end, to_grey
 from .pydicom2 import lookup_tables
 from .regions import Calibration, read_calibration
 from .ultrasound import UltrasoundImage, choose_frame, plain
-from .video import Stream, decode_video_frame
+from .video import decode_video_frame
+from .video_process import Stream
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

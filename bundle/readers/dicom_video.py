@@ -13,7 +13,8 @@ from .dicom import MULTI_FRAME_CLASSES, whole
 from .dicom_fragments import list_items
 from .dicom_frames import enter
 from .ultrasound import REPLACE
-from .video import Counted, Stream, count_video_frames
+from .video import count_video_frames
+from .video_process import Counted, Stream
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

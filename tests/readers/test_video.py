@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from bundle.errors import InputError
-from bundle.readers import CLIP, count_frames, kind_of, read_image, read_mask, video
+from bundle.readers import CLIP, count_frames, kind_of, read_image, read_mask, video, video_process
 from bundle.readers.dicom import opened
 from bundle.readers.dicom_video import is_video, locate_stream
-from bundle.readers.video import DecoderLimits
+from bundle.readers.video_process import DecoderLimits
 from tests.readers.clips import (
     HEIGHT,
     WIDTH,
@@ -110,12 +110,12 @@ def test_frames_asked_for_out_of_order_and_by_several_threads_are_the_same(share
 
 def test_frames_in_order_are_decoded_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    ask = video.Decoder._ask
+    ask = video_process.Decoder._ask
     monkeypatch.setattr(
-        video.Decoder, "_ask", lambda self, number, *rest: asked.append(number) or ask(self, number, *rest)
+        video_process.Decoder, "_ask", lambda self, number, *rest: asked.append(number) or ask(self, number, *rest)
     )
     assert _numbers(clip, range(0, 30, 10)) == [0, 10, 20]
-    assert asked == [video.COUNT, 0, 10, 20]
+    assert asked == [video_process.COUNT, 0, 10, 20]
 
 
 def test_a_frame_that_is_not_there_and_none_named_are_told(shared: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_dicom_video_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_clip_above_a_limit_is_refused_before_it_is_decoded(
     name: str, value: float, reason: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video, name, value)
+    monkeypatch.setattr(video if hasattr(video, name) else video_process, name, value)
     assert reason in _refusal(clip, 0).reason
 
 
@@ -268,7 +268,7 @@ def test_a_clip_above_a_limit_is_refused_before_it_is_decoded(
 def test_a_stream_that_claims_nothing_is_stopped_at_the_limit(
     name: str, value: float, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video, name, value)
+    monkeypatch.setattr(video if hasattr(video, name) else video_process, name, value)
     bare = encode(tmp_path / "bare.m2v", code="mpg2").read_bytes()
     path = save(video_dicom(bare, MPEG2), tmp_path / "cine.dcm")
     assert reason in _refusal(path, 0).reason
@@ -288,7 +288,7 @@ def test_a_decoder_that_may_use_little_memory_ends_with_one_line(
 def another_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A script in place of the decoder; tests write what it does."""
     script = tmp_path / "decoder.py"
-    monkeypatch.setattr(video, "_SCRIPT", script)
+    monkeypatch.setattr(video_process, "_SCRIPT", script)
     return script
 
 
@@ -334,7 +334,7 @@ def test_the_decoder_has_a_processor_limit_of_its_own(clip: Path, another_decode
     shutil.copy(Path(video.__file__).with_name("video_decoder.py"), another_decoder)
     text = another_decoder.read_text()
     another_decoder.write_text(text.replace("capture = Capture(", "[*iter(int, 1)]\n            capture = Capture("))
-    decoder = video.Decoder(video.Stream(str(clip), ((0, clip.stat().st_size),)), DecoderLimits(cpu=0))
+    decoder = video_process.Decoder(video_process.Stream(str(clip), ((0, clip.stat().st_size),)), DecoderLimits(cpu=0))
     with pytest.raises(InputError, match="limit of 0 seconds of processor time"):
         decoder.count()
 

@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 
 from bundle.data.phantom import make_phantom
-from bundle.readers import video
+from bundle.readers import video_process
 from scripts.predict import main
 from tests.readers.clips import encode, video_dicom
 from tests.readers.fabricate import save
@@ -93,7 +93,7 @@ def test_the_frames_of_both_containers_give_about_one_finding(predicted: tuple[P
 def test_a_clip_that_is_refused_alone_is_one_line_and_code_2(
     ward: Path, tiny_models: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video, "MAX_VIDEO_FRAMES", 5)
+    monkeypatch.setattr(video_process, "MAX_VIDEO_FRAMES", 5)
     assert main([str(ward / "clip.mp4"), "--models", str(tiny_models), "--device", "cpu"]) == 2
     told = capfd.readouterr().err
     assert "clip.mp4: claims 12 frames, more than the limit of 5; cut it into shorter clips" in told

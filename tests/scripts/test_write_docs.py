@@ -108,7 +108,11 @@ def test_the_results_page_is_short_and_links_each_run(root: Path) -> None:
     assert len(text.splitlines()) <= 250
     linked = set(re.findall(r"\(runs\.md#(\w+)\)", text)) - {"speed"}
     records = {file.stem for file in (root / "docs" / "results").glob("*.json")}
-    elsewhere = {name for name in records if name.startswith(("evidence_", "fuzz", "tools", "cine_rules", "grey", "recalibration"))}
+    elsewhere = {
+        name
+        for name in records
+        if name.startswith(("evidence_", "fuzz", "tools", "cine_rules", "grey", "recalibration"))
+    }
     assert linked == records - elsewhere
 
 

@@ -204,6 +204,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
+def name_point(wish: float) -> str:
+    """The name of the operating point meant for a sensitivity: "sensitivity 0.90"."""
+    return f"sensitivity {wish:.2f}"
+
+
 def choose_operating_points(
     probabilities: ArrayLike, labels: ArrayLike, sensitivities: Sequence[float] = (0.90, 0.95)
 ) -> list[dict[str, float | None]]:

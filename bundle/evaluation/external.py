@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from bundle.data.cases import DIAGNOSES
-from bundle.evaluation.classification import choose_operating_points, summarise_classification
+from bundle.evaluation.classification import choose_operating_points, name_point, summarise_classification
 from bundle.evaluation.drift import summarise_calibration
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, REFLECTED, bootstrap_ratio_by_group
 from bundle.evaluation.segmentation import gate, summarise
@@ -44,7 +44,10 @@ def summarise_external(
         to be none, `ungated` holds the classification with that word passed over; the segmentation's stands in
         `segmentation.per_image`.
     """
-    thresholds = {DEFAULT: 0.5, **{name_point(point): point["threshold"] for point in operating_points}}
+    thresholds = {
+        DEFAULT: 0.5,
+        **{name_point(point["sensitivity_wish"]): point["threshold"] for point in operating_points},
+    }
     levels = levels_of(rows)
     gated = any(row.get("told_none") for row in rows)
     ungated = levels_of([{**row, "probability": row["probability_ungated"]} for row in rows]) if gated else {}
@@ -71,11 +74,6 @@ def summarise_external(
             else {}
         ),
     }
-
-
-def name_point(point: Mapping[str, Any]) -> str:
-    """Name an operating point of a card: "sensitivity 0.90"."""
-    return f"sensitivity {point['sensitivity_wish']:.2f}"
 
 
 def tabulate_patients(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -152,7 +150,7 @@ def _transfer(
     """What became of one operating point on these images."""
     wish, reached = float(point["sensitivity_wish"]), {}
     for name, part in levels.items():
-        at_point = classification[name]["operating_points"][name_point(point)]
+        at_point = classification[name]["operating_points"][name_point(point["sensitivity_wish"])]
         sensitivity = at_point["sensitivity"]
         known = None not in (sensitivity["low"], sensitivity["high"])
         labels = [row["label"] for row in part]
@@ -166,7 +164,7 @@ def _transfer(
             "specificity_in_hindsight": needed.get("specificity"),
         }
     return {
-        "name": name_point(point),
+        "name": name_point(point["sensitivity_wish"]),
         "sensitivity_wish": wish,
         "threshold": float(point["threshold"]),
         "on_validation": {key: point.get(key) for key in ("sensitivity", "specificity")},

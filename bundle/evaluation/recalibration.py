@@ -18,7 +18,12 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
 from bundle.data.cases import DIAGNOSES
-from bundle.evaluation.classification import choose_operating_points, fit_temperature, summarise_classification
+from bundle.evaluation.classification import (
+    choose_operating_points,
+    fit_temperature,
+    name_point,
+    summarise_classification,
+)
 from bundle.evaluation.conformal import fit_conformal, summarise_conformal
 from bundle.evaluation.drift import summarise_calibration
 from bundle.evaluation.intervals import DRAWS, LEVEL, METHOD, bootstrap_by_group, bootstrap_ratio_by_group
@@ -96,11 +101,6 @@ class Scores:
     @property
     def classed(self) -> np.ndarray:
         return np.isin(self.diagnosis, DIAGNOSES)
-
-
-def name_point(wish: float) -> str:
-    """The name of the operating point meant for a sensitivity: "sensitivity 0.90"."""
-    return f"sensitivity {wish:.2f}"
 
 
 def find_unsupported(rows: Sequence[Row], before: Calibration) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from bundle.evaluation.classification import name_point
 from bundle.evaluation.conformal import conformal_call
 from bundle.evaluation.fusion import calibrated_probability, check_fusion
 from bundle.evaluation.uncertainty import outline_confidence
@@ -201,7 +202,7 @@ def _known(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None
 
 def _decide(probability: float | None, card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     points = {"probability 0.5": 0.5}
-    points |= {f"sensitivity {point['sensitivity_wish']:.2f}": point["threshold"] for point in card["operating_points"]}
+    points |= {name_point(point["sensitivity_wish"]): point["threshold"] for point in card["operating_points"]}
     return {
         name: {"threshold": threshold, "decision": None if probability is None else _call(probability >= threshold)}
         for name, threshold in points.items()

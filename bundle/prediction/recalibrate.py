@@ -18,6 +18,7 @@ from bundle.data.duplicates import group_near_duplicates
 from bundle.data.roots import dataset_folder
 from bundle.data.training_sets import SAME_PIXELS, read_training_sets, refuse_training_set
 from bundle.errors import InputError, UserError
+from bundle.evaluation.classification import name_point
 from bundle.evaluation.intervals import DRAWS
 from bundle.evaluation.recalibration import (
     DOUBT,
@@ -26,7 +27,6 @@ from bundle.evaluation.recalibration import (
     TEMPERATURE,
     Calibration,
     find_unsupported,
-    name_point,
     recalibrate,
 )
 from bundle.files import lock_folder, write_json

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from scipy.special import expit
 
 from bundle.errors import UserError
-from bundle.evaluation.classification import summarise_classification
+from bundle.evaluation.classification import name_point, summarise_classification
 from bundle.evaluation.conformal import summarise_conformal
 from bundle.evaluation.fusion import calibrated_probability, check_fusion
 from bundle.evaluation.scores import classification_scores
@@ -120,7 +120,7 @@ class ClassificationEvaluation:
         synthetic, oracle = bool(self.datalist.get("synthetic")), self.datalist.get("masks") == "oracle"
         thresholds = {"default": HALF}
         for point in self.card.get("operating_points", []):
-            thresholds[f"sensitivity {point['sensitivity_wish']:.2f} on validation"] = point["threshold"]
+            thresholds[f"{name_point(point['sensitivity_wish'])} on validation"] = point["threshold"]
         summary = summarise_classification(self.rows, thresholds) | summarise_subgroups(self.rows, thresholds)
         metrics = {
             "task": "classification",

@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from bundle.errors import InputError, UserError
-from bundle.evaluation.classification import choose_operating_points, summarise_classification
+from bundle.evaluation.classification import choose_operating_points, name_point, summarise_classification
 from bundle.evaluation.conformal import fit_conformal, summarise_conformal
 from bundle.evaluation.segmentation import STRATA, CaseScores, gate, summarise
 from bundle.evaluation.subgroups import summarise_subgroups
@@ -264,9 +264,7 @@ def _calibrate(rows: Sequence[Row], chosen: str, key: str) -> tuple[dict[str, An
         row[key] = float(probability)
     thresholds: dict[str, Any] = {"default": 0.5}
     for place, wish in enumerate(SENSITIVITIES):
-        thresholds[f"sensitivity {wish:.2f} on the other folds"] = [
-            points[row["fold"]][place]["threshold"] for row in rows
-        ]
+        thresholds[f"{name_point(wish)} on the other folds"] = [points[row["fold"]][place]["threshold"] for row in rows]
     return thresholds, [limits[row["fold"]] for row in rows]
 
 

@@ -4,7 +4,8 @@
     monailabel start_server --app scripts/monailabel_app --studies /path/to/images
 
 The bundle is the folder two levels above this file; `--conf bundle /path/to/bundle` names another one;
-`--conf site /path/to/site.json` takes an institution's own calibration. Research software, not a medical device.
+`--conf site /path/to/site.json` takes an institution's own calibration, and `--conf models models/paper` the weights of
+the paper's networks. Research software, not a medical device.
 docs/monai_label.md says how to work with it.
 """
 
@@ -15,7 +16,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -34,16 +35,20 @@ from monailabel.tasks.activelearning.random import Random
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+
+def _refuse(reason: str) -> NoReturn:
+    """End the server with one line; it would make a traceback of any exception, SystemExit included."""
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(2)
+
+
 try:
     import torchvision  # noqa: F401, which MONAI Label needs
 except (ImportError, RuntimeError, OSError) as error:
-    print(
+    _refuse(
         f"torchvision does not fit torch {torch.__version__} ({str(error).splitlines()[0]}); install the build of both "
-        "from one index, as https://pytorch.org says for this machine",
-        file=sys.stderr,
-        flush=True,
+        "from one index, as https://pytorch.org says for this machine"
     )
-    os._exit(2)  # the web server would make a traceback of any exception, SystemExit included
 
 from lib.active_learning import MostUncertain, ScoreAgreement, ScoreUncertainty  # noqa: E402
 from lib.archive import UltrasoundArchive  # noqa: E402
@@ -62,14 +67,19 @@ class BreastUltrasoundApp(MONAILabelApp):
     Args:
         app_dir: this folder; the server writes `logs`, `model` and `bin` into it.
         studies: a folder of images, or the address of a DICOMweb server.
-        conf: `bundle`, the bundle's folder where this app does not lie in it; `site`, a site.json for its weights.
+        conf: `bundle`, the bundle's folder where this app does not lie in it; `site`, a site.json for its weights;
+            `models`, another set of weights than those of its ``models``, which are what is trained: so none is then.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.bundle_root = Path(conf.get("bundle", ROOT)).resolve()
-        self.lesion = FindLesion(
-            self.bundle_root / "models", Path(conf["site"]).resolve() if conf.get("site") else None
-        )
+        self.trained = self.bundle_root / "models"
+        models = self.bundle_root / conf.get("models", "models")
+        self.lesion = FindLesion(models, Path(conf["site"]).resolve() if conf.get("site") else None)
+        if "models" in conf and not self.lesion.is_valid():
+            _refuse(
+                f"--conf models {conf['models']}: no such weights; models/paper names models/paper_model.pt and so on"
+            )
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -106,7 +116,9 @@ class BreastUltrasoundApp(MONAILabelApp):
         return {"breast_ultrasound": self.lesion}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """One trainer per stage: of submitted masks, and of diagnoses."""
+        """One trainer per stage: of submitted masks, and of diagnoses; none where other weights than theirs answer."""
+        if self.lesion.models != self.trained:
+            return {}
         return {
             "segmentation": SegmentationTrainer(str(self.bundle_root), self.conf),
             "classification": ClassificationTrainer(str(self.bundle_root), self.conf, self.lesion),

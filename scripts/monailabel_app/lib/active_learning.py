@@ -133,5 +133,5 @@ class MostUncertain(Strategy):
 
 def models_of(lesion: FindLesion) -> str:
     """Which weights a score is of: the first digits of both checksums."""
-    cards = [read_card(lesion.models / name) for name in ("model.pt", "model_classifier.pt")]
+    cards = [read_card(weights) for weights in lesion.weights()]
     return "+".join(str(card.get("sha256"))[:12] for card in cards)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from bundle.errors import UserError
 from bundle.finding import NOT_A_DEVICE, Finding
-from bundle.networks.weights import CLASSIFIER, SEGMENTER, card_path
+from bundle.networks.weights import CLASSIFIER, SEGMENTER, card_path, weights_file
 from bundle.prediction.predictor import Predictor
 from bundle.transforms.annotation import VOLUMES, result_extension
 
@@ -39,7 +39,7 @@ class FindLesion(InferTask):
     models folder changed.
 
     Args:
-        models: folder of both weights and their cards.
+        models: folder of both weights and their cards, or a set in it, see `weights_file`.
         site: a ``site.json`` fitted for these weights.
     """
 
@@ -56,11 +56,15 @@ class FindLesion(InferTask):
 
     def is_valid(self) -> bool:
         """Whether both weights are there."""
-        return all((self.models / name).is_file() for name in (SEGMENTER, CLASSIFIER))
+        return all(file.is_file() for file in self.weights())
 
     def get_path(self, validate: bool = True) -> str:
         """The segmenter's weights, for the server's download of a model."""
-        return str(self.models / SEGMENTER)
+        return str(self.weights()[0])
+
+    def weights(self) -> tuple[Path, Path]:
+        """The files of segmenter and classifier."""
+        return weights_file(self.models, SEGMENTER), weights_file(self.models, CLASSIFIER)
 
     def predictor(self, device: Any = None) -> Predictor:
         """The predictor on a device, as clients name it, with the weights that are there now.
@@ -82,7 +86,7 @@ class FindLesion(InferTask):
                 time.sleep(0.2)
 
     def _state(self) -> tuple[int, ...]:
-        weights = [self.models / name for name in (SEGMENTER, CLASSIFIER)]
+        weights = self.weights()
         files = [*weights, *map(card_path, weights), *([self.site] if self.site else [])]
         return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 

@@ -119,7 +119,7 @@ class ClassificationTrainer(_Trainer):
     def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, Any]]:
         maps = Path(self.bundle_path) / "runs" / "monailabel_maps"
         predictor = self.lesion.predictor(request.get("device"))
-        segmenter = sha256_of(self.lesion.models / SEGMENTER)[:12]
+        segmenter = sha256_of(self.lesion.weights()[0])[:12]
         records, seen = [], []
         for image in sorted(datastore.list_images()):
             label = _diagnosis_of(image, datastore)
@@ -142,7 +142,7 @@ class ClassificationTrainer(_Trainer):
                     f"{count} images are {name}; the classifier needs two or more of each class, one to train on and "
                     f'one to calibrate with: PUT {{"{DIAGNOSIS}": "{name}"}} to /datastore/image/info'
                 )
-        if seen and read_card(self.lesion.models / SEGMENTER).get("name") == "records given by a tool":
+        if seen and read_card(self.lesion.weights()[0]).get("name") == "records given by a tool":
             logger.warning("The segmenter may have trained on %d of these images: their maps are too good", len(seen))
         return records
 
@@ -162,7 +162,7 @@ class ClassificationTrainer(_Trainer):
         return training, validation
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        overrides["segmenter"] = str(self.lesion.models / SEGMENTER)
+        overrides["segmenter"] = str(self.lesion.weights()[0])
         return super()._update_overrides(overrides)
 
 

@@ -395,3 +395,18 @@ def test_an_evaluation_without_marks_stands_beside_the_other(config: str, root: 
         assert removal.active is unmarked
         assert parser.get_parsed_content("handlers#1#unmarked") is unmarked
     assert folders == {False: "runs/a/evaluation", True: "runs/a/evaluation_unmarked"}
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("15:5:80", "segmentation_BUSI"),
+        ("15:5:80, fold 1 of 2", "segmentation_BUSI_fold1"),
+        ("fold 3 of 5", "segmentation_BUSI_fold3"),
+        ("twofold_BUSI 15:5:80", "segmentation_BUSI"),
+    ],
+)
+def test_the_run_folder_is_named_after_the_fold(split: str, name: str, root: Path) -> None:
+    parser = ConfigParser(ConfigParser.load_config_file(root / TRAIN))
+    parser["dataset_name"], parser["given_name"], parser["split"] = "BUSI", None, split
+    assert Path(parser.get_parsed_content("output_dir")).name == name

@@ -13,11 +13,12 @@ from bundle.files import read_json
 from bundle.reports.markdown import fill_block, number
 
 _GREY = ("variants",)
+_MARKS = ("normals", "crops", "lesions")
 _EXTERNAL = ("transfer", "calibration", "classification")
 
 
 def render_blocks(docs: str | os.PathLike[str]) -> dict[str, str]:
-    """Return docs/inputs.md and docs/recalibration.md with their tables, by the page's path from the docs folder.
+    """Return the pages with their tables, by the page's path from the docs folder.
 
     A page is left out where it or one of its records is not there.
 
@@ -27,6 +28,7 @@ def render_blocks(docs: str | os.PathLike[str]) -> dict[str, str]:
     pages: dict[str, str] = {}
     for page, mark, stems, keys, table in (
         ("inputs.md", "grey", ("grey",), _GREY, _grey_table),
+        ("datasets.md", "marks", ("marks",), _MARKS, _marks_table),
         ("recalibration.md", "site", ("external_busbra_cards", "external_busbra_site"), _EXTERNAL, _site_table),
     ):
         files = [Path(docs) / "results" / f"{stem}.json" for stem in stems]
@@ -53,6 +55,19 @@ def _grey_table(record: Mapping[str, Any]) -> str:
     for name, told in record["variants"].items():
         largest, mean, dice = (number(told[key]) for key in ("difference_max", "difference_mean", "dice_min"))
         lines.append(f"| {name} | {largest} | {mean} | {told['flips']} | {dice} |")
+    return "\n".join(lines)
+
+
+def _marks_table(record: Mapping[str, Any]) -> str:
+    lines = ["| asked of | images | score |", "|---|---|---|"]
+    for title, part in (("normal images", "normals"), ("tissue beside a lesion", "crops")):
+        told, percent = record[part], {"digits": 1, "scale": 100, "unit": " %"}
+        before, after, made = (number(told[key], **percent) for key in ("before", "after", "made"))
+        score = f"told of a lesion as it is {before}, with calipers {after}, only with them {made}"
+        lines.append(f"| {title} | {told['images']} | {score} |")
+    told = record["lesions"]
+    score = f"Dice between both outlines {number(told['dice'])}, from 0.95 on in {number(told['same'], 1, 100, ' %')}"
+    lines.append(f"| lesions, calipers moved | {told['images']} | {score} |")
     return "\n".join(lines)
 
 

@@ -32,6 +32,7 @@ def _external(sensitivity: float) -> dict[str, Any]:
 def _docs(folder: Path, **records: Any) -> Path:
     (folder / "results").mkdir(parents=True)
     (folder / "inputs.md").write_text("before\n<!-- grey -->\nold\n<!-- /grey -->\nafter\n")
+    (folder / "datasets.md").write_text("<!-- marks -->\n<!-- /marks -->\n")
     (folder / "recalibration.md").write_text("<!-- site -->\n<!-- /site -->\n")
     for name, record in records.items():
         (folder / "results" / f"{name}.json").write_text(json.dumps(record))
@@ -56,6 +57,15 @@ def test_a_site_file_stands_beside_the_cards(tmp_path: Path) -> None:
     page = render_blocks(docs)["recalibration.md"]
     assert "| 9 images of 4 patients | with the cards | with this file |" in page
     assert "| sensitivity at the point meant for 0.90 | 0.600 [0.500, 0.700] | 0.800 [0.700, 0.900] |" in page
+
+
+def test_what_calipers_do_is_told_of_each_kind_of_image(tmp_path: Path) -> None:
+    told = {"images": 5, **{key: _score(0.2) for key in ("before", "after", "made")}}
+    marks = {"normals": told, "crops": told, "lesions": {"images": 7, "dice": _score(0.9), "same": _score(0.6)}}
+    page = render_blocks(_docs(tmp_path, marks=marks))["datasets.md"]
+    share = "20.0 % [10.0, 30.0]"
+    assert f"| normal images | 5 | told of a lesion as it is {share}, with calipers {share}, only with them" in page
+    assert "| lesions, calipers moved | 7 | Dice between both outlines 0.900 [0.800, 1.000], from 0.95 on in 60" in page
 
 
 def test_a_record_that_lacks_what_the_page_shows_is_named(tmp_path: Path) -> None:

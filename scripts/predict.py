@@ -44,7 +44,7 @@ BACKENDS = (
     "onnxruntime",
     "openvino",
 )  # auto and those of bundle.prediction.backends, which takes seconds to import
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
 INTERRUPTED = 130
 
 
@@ -135,6 +135,7 @@ def _start(
     device = "cpu" if by_ray else options.device
     how = {name: getattr(options, name) for name in ("explain", "allow_unverified", "backend", "small", "flip")}
     how["amp"] = None if options.precision is None else options.precision == "bfloat16"
+    how["int8"] = options.precision == "int8"
     how["site"] = options.site and options.site.absolute()
     predictor = Predictor.from_folder(options.models, device, **how)
     if predictor.classifier.site is not None:
@@ -207,7 +208,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     fast.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="default: float32 by auto on a CPU, else bfloat16 where the machine is fast in it",
+        help="default: float32 by auto on a CPU, else bfloat16 where the machine is fast in it; int8 by openvino alone",
     )
     fast.add_argument("--no-flip", dest="flip", action="store_false", help="do not average with the mirror image")
     web = parser.add_argument_group("a DICOMweb archive", "needs requirements-clinic.txt; see docs/pacs.md")

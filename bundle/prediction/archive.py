@@ -50,7 +50,7 @@ class Job:
         output: folder of the results.
         outputs, frames, again, run_id: see `Batch`.
         device: ``cpu`` or ``cuda``; None for GPUs where the cluster has any.
-        explain, allow_unverified, backend, small, site: see `Predictor` and its `from_folder`.
+        explain, allow_unverified, backend, small, site, amp, flip, int8: see `Predictor` and its `from_folder`.
     """
 
     models: Path
@@ -67,6 +67,7 @@ class Job:
     site: Path | None = None
     amp: bool | None = None
     flip: bool = True
+    int8: bool = False
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def open(self) -> Batch:
@@ -85,6 +86,7 @@ class Job:
             site=self.site,
             amp=self.amp,
             flip=self.flip,
+            int8=self.int8,
         )
         if weights_digest(self.models, self.small, self.site) != self.digest:
             raise UserError(f"{self.models}: not the same weights on {platform.node()}; give all machines one folder")

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import importlib.util
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,33 @@ MAX_WORKERS = 8
 """Images that are predicted at once, at most: what is Python in it, an eighth or so, is done for one at a time."""
 
 TORCH, AUTO = "torch", "auto"
+FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")
 _Run = Callable[[np.ndarray], np.ndarray]
 
 
-class BackendNetwork(torch.nn.Module):
-    """A network as another engine computes it; it has no parameters and no gradients. Several threads may call it.
+class EngineNetwork(torch.nn.Module):
+    """A network that another engine computes; it has no parameters and no gradients. Several threads may call it.
+
+    Args:
+        run: computes it.
+        backend: what does, of `BACKENDS`.
+        shape: (C, H, W) of every image that it will see.
+
+    Shape:
+        input (1, C, H, W) float on the CPU; output as the network's, float32.
+    """
+
+    def __init__(self, run: _Run, backend: str, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.backend, self._run = backend, run
+        self._run(np.zeros((1, *shape), np.float32))  # what cannot run fails here, not at the first image
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._run(np.ascontiguousarray(image.numpy(), np.float32)))
+
+
+class BackendNetwork(EngineNetwork):
+    """A network of PyTorch in another engine.
 
     Args:
         network: on the CPU; converted in evaluation mode.
@@ -37,23 +59,14 @@ class BackendNetwork(torch.nn.Module):
         backend: of `BACKENDS`, but not ``torch``.
         amp: bfloat16 inside; ONNX Runtime has none for CPUs and stays with float32.
 
-    Shape:
-        input (1, C, H, W) float on the CPU; output as the network's, float32.
-
     Raises:
         UserError: a package that the backend needs is not installed.
     """
 
     def __init__(self, network: torch.nn.Module, shape: tuple[int, ...], backend: str, amp: bool) -> None:
-        super().__init__()
         require_backend(backend)
         plain = network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-        self.backend = backend
-        self._run = _ENGINES[backend][0](converted(plain, (1, *shape)), amp)
-        self._run(np.zeros((1, *shape), np.float32))  # what cannot run fails here, not at the first image
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self._run(np.ascontiguousarray(image.numpy(), np.float32)))
+        super().__init__(_ENGINES[backend][0](converted(plain, (1, *shape)), amp), backend, shape)
 
 
 def require_backend(backend: str) -> None:
@@ -69,6 +82,21 @@ def require_backend(backend: str) -> None:
         if importlib.util.find_spec(package) is None:
             raise UserError(
                 f"backend '{backend}' needs {package}; pip install -r requirements-backends.txt, or use {TORCH}"
+            )
+
+
+def require_int8(backend: str) -> None:
+    """Refuse a backend that cannot compute in 8 bits here.
+
+    Raises:
+        UserError: it is not OpenVINO, or a package that it needs is not installed.
+    """
+    if backend not in (AUTO, "openvino"):
+        raise UserError(f"precision 'int8' is OpenVINO's alone, not the backend {backend}'s; use {AUTO} or openvino")
+    for package in (*_ENGINES["openvino"][1], *QUANTISED):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"precision 'int8' needs {package}; pip install -r requirements-backends.txt, or use another precision"
             )
 
 
@@ -117,14 +145,15 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def _openvino(model: bytes, amp: bool) -> _Run:
+def open_openvino(model: bytes, amp: bool, weights: bytes | None = None) -> _Run:
+    """Return what computes a model, ONNX, or OpenVINO's own form with its weights."""
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": images_at_once(),  # each on threads of its own: images do not wait for each other
     }
     core = _openvino_core()
-    compiled = core.compile_model(core.read_model(model), "CPU", settings)
+    compiled = core.compile_model(core.read_model(model, weights), "CPU", settings)
     requests = threading.local()  # one request serves one thread at a time
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -137,7 +166,9 @@ def _openvino(model: bytes, amp: bool) -> _Run:
 
 _ENGINES: dict[str, tuple[Callable[[bytes, bool], _Run], tuple[str, ...]]] = {
     "onnxruntime": (_onnxruntime, ("onnx", "onnxscript", "onnxruntime")),
-    "openvino": (_openvino, ("onnx", "onnxscript", "openvino")),
+    "openvino": (open_openvino, ("onnx", "onnxscript", "openvino")),
 }
 """What opens each engine, and the packages that it needs."""
 BACKENDS = (AUTO, TORCH, *_ENGINES)
+QUANTISED = ("openvino", "nncf")
+"""What 8 bits need besides."""

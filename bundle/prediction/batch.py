@@ -30,7 +30,7 @@ from bundle.networks.weights import card_path
 from bundle.outputs.case import parts_of, warn_of, write_case
 from bundle.outputs.findings import title_of_state, write_findings_csv, write_findings_json
 from bundle.outputs.records import Findings, Records
-from bundle.prediction.backends import images_at_once
+from bundle.prediction.backends import FLOAT32, images_at_once
 from bundle.prediction.cines import CineSummary, line_of
 from bundle.prediction.inputs import FrameChoice, Input
 from bundle.prediction.predictor import Predictor, weights_in
@@ -191,7 +191,7 @@ class Batch:
         """Choices of this run that move its numbers beyond the last digits; none by default."""
         computed = self.predictor.computed_by
         return [
-            *(["bfloat16"] if computed["precision"] == "bfloat16" else []),
+            *([] if computed["precision"] == FLOAT32 else [computed["precision"]]),
             *([] if computed["flip"] else ["plain"]),
         ]
 

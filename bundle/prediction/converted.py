@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,10 +35,20 @@ def converted(network: torch.nn.Module, shape: Sequence[int]) -> bytes:
         network: on the CPU, in evaluation mode.
         shape: (N, C, H, W) of what it will see.
     """
-    file = cache_folder() / f"{_key(network, shape)}.onnx"
+    return kept(f"{network_key(network, shape)}.onnx", lambda: to_onnx(network, torch.rand(*shape)))
+
+
+def kept(name: str, make: Callable[[], bytes]) -> bytes:
+    """Return a file's content out of the cache folder where it is there, whole; else it is made and kept.
+
+    Args:
+        name: of the file, which tells all that its content depends on.
+        make: makes the content.
+    """
+    file = cache_folder() / name
     content = _recall(file)
     if content is None:
-        content = to_onnx(network, torch.rand(*shape))
+        content = make()
         with contextlib.suppress(InputError, OSError):  # a full or read-only disk: it is converted again next time
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(file, hashlib.sha256(content).hexdigest().encode() + content)
@@ -62,7 +72,8 @@ def _recall(file: Path) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest().encode() == digest else None
 
 
-def _key(network: torch.nn.Module, shape: Sequence[int]) -> str:
+def network_key(network: torch.nn.Module, shape: Sequence[int]) -> str:
+    """A sha256 of all that the ONNX form of a network depends on; the arguments are those of `converted`."""
     digest = hashlib.sha256(_code_digest().encode())
     settings = [
         (name, type(module).__name__, {key: value for key, value in vars(module).items() if _is_setting(value)})

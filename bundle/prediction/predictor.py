@@ -25,7 +25,7 @@ from bundle.finding import Finding
 from bundle.networks import build_from_card
 from bundle.networks.autocast import Autocast
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, load_weights, require_card, weights_file
-from bundle.prediction.backends import AUTO, TORCH, BackendNetwork, fastest_first, require_backend
+from bundle.prediction.backends import AUTO, INT8, TORCH, BackendNetwork, fastest_first, require_backend, require_int8
 from bundle.prediction.classify import LesionClassifier
 from bundle.readers import UltrasoundImage, read_image, split_frame
 from bundle.transforms.geometry import equalise, fit, restore
@@ -54,6 +54,8 @@ class Predictor:
         flip: average the segmenter's map with that of the mirror image, and the classifier's logit where its card says
             so; false takes half the time, see docs/scaling.md for what it costs.
         site: a ``site.json`` of `scripts/recalibrate.py`, fitted for these weights on an institution's own images.
+        int8: both networks in 8-bit integers, by OpenVINO on the CPU; `amp` is then not looked at. They are quantised
+            once, which takes half a minute, see `bundle.prediction.quantised`; docs/scaling.md has what it costs.
 
     Raises:
         UserError: a file is missing, differs from the sha256 on its card, or is of another network; the device
@@ -72,7 +74,11 @@ class Predictor:
         backend: str = TORCH,
         site: str | os.PathLike[str] | None = None,
         flip: bool = True,
+        int8: bool = False,
     ) -> None:
+        if int8:
+            require_int8(backend)
+            backend, amp = "openvino", False
         by_gpu = torch.cuda.is_available() and backend in (TORCH, AUTO)
         self.device = _usable(device or ("cuda" if by_gpu else "cpu"))
         on_cpu = self.device.type == "cpu"
@@ -96,6 +102,12 @@ class Predictor:
         self.letterbox, self.clip_limit = bool(card.get("letterbox", False)), float(card.get("clahe", 0.0))
         # Whether several threads may predict at once: heat maps hook into the network, and a GPU is busy with one.
         self.concurrent = self.device.type == "cpu" and not explain
+        self.int8 = int8
+        if int8:
+            from bundle.prediction.quantised import quantised  # with what draws phantoms
+
+            both = quantised((unet, segnet), shapes, self, [card, classifier_card, flip])
+            self.segmenter, self.classifier.network = both
 
     @classmethod
     def from_folder(
@@ -109,20 +121,22 @@ class Predictor:
         small: bool = False,
         site: str | os.PathLike[str] | None = None,
         flip: bool = True,
+        int8: bool = False,
     ) -> Predictor:
         """Take ``model.pt`` and ``model_classifier.pt``, with their cards, from a folder, or of a set in it.
 
         Args:
             folder: ``models``; or ``models/paper`` for ``models/paper_model.pt`` and its fellows, see `weights_file`.
-            device, amp, explain, allow_unverified, backend: as the class takes them.
+            device, amp, explain, allow_unverified, backend, site, flip, int8: as the class takes them.
             small: the segmenter is ``model_small.pt``, for CPUs.
         """
-        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend, site, flip)
+        return cls(*weights_in(folder, small), device, amp, explain, allow_unverified, backend, site, flip, int8)
 
     @property
     def computed_by(self) -> dict[str, Any]:
         """What computes the networks, for reports: `backend`, `precision`, `flip`."""
         precision = "bfloat16" if self.inferer.amp and self.backend != "onnxruntime" else "float32"
+        precision = INT8 if self.int8 else precision
         return {"backend": self.backend, "precision": precision, "flip": self.inferer.flip}
 
     def _open(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +62,13 @@ def measure_duplicates(counts: Sequence[int]) -> dict[str, Any]:
                 }
             )
     return {"runs": runs, "provenance": describe_run()}
+
+
+def duplicates_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a terminal shows of a result of `measure_duplicates`."""
+    return [
+        f"{run['images']:>7} images: {run['seconds']:.1f} s, {1000 * run['seconds'] / run['images']:.0f} ms each; "
+        f"{run['found']} of {run['planted']} planted copies found, {run['wrong']} wrong pairs; "
+        f"{run['peak_memory_gib']} GiB"
+        for run in result["runs"]
+    ]

@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,21 @@ def measure_inference(
         "rounds": timings,
         "provenance": describe_run(),
     }
+
+
+def inference_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a terminal shows of a result of `measure_inference`."""
+    shares = f"{'share':>7}{'of those at once':>18}{'CPU ms outside':>16}"
+    lines = [f"{'images/s':<24}{'networks':>10}{'×':>7}{'at once':>10}{'pipeline':>10}{'×':>7}{shares}"]
+    lines += [
+        f"{run['name']:<24}{run['bare_images_per_second']:>10.1f}{run['bare_ratio']:>7.2f}"
+        f"{run['at_once_images_per_second']:>10.1f}{run['pipeline_images_per_second']:>10.1f}"
+        f"{run['pipeline_ratio']:>7.2f}{run['share']:>7.0%}{run['share_at_once']:>18.0%}"
+        f"{run['outside_cpu_ms']:>16.1f}"
+        for run in result["runs"]
+    ]
+    lines += [f"not installed: {name}" for name in result["settings"]["left_out"]]
+    return [*lines, f"{result['settings']['threads']} threads, medians of {len(result['rounds'])} rounds"]
 
 
 def _round(steps: dict[str, dict[str, _Step]], images: int) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,18 @@ def measure_peers(
         "runs": runs,
         "provenance": describe_run(),
     }
+
+
+def peers_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a terminal shows of a result of `measure_peers`."""
+    lines = [f"{'':<14}{'M param.':>9}{'GMAC':>7}{'ms/step':>9}{'MiB':>7}{'ms/image':>10}{'MiB':>7}"]
+    lines += [
+        f"{run['name']:<14}{run['parameters'] / 1e6:>9.2f}{run['macs'] / 1e9:>7.2f}"
+        f"{run['seconds_per_step'] * 1e3:>9.0f}{run['step_memory_mib']:>7.0f}"
+        f"{run['seconds_per_image'] * 1e3:>10.1f}{run['image_memory_mib']:>7.1f}"
+        for run in result["runs"]
+    ]
+    return lines
 
 
 def peak_memory_mib(action: Callable[[], None]) -> float:

@@ -48,35 +48,38 @@ def measure_training(
         iterations: per round; BUSI's 15 % in batches of 8 make epochs of 12.
 
     Returns:
-        ready for JSON: `settings`, `rounds` (images/s of each), `bare_images_per_second` and
-        `loop_images_per_second` (medians), their quotient `ratio`, `ratio_range` (lowest and highest round),
-        `provenance`.
+        ready for JSON: `settings`, `rounds` (images/s of each), `runs` (`name` and `images_per_second`, a median),
+        `bare_images_per_second` and `loop_images_per_second` (the same), their quotient `ratio`, `ratio_range` (lowest
+        and highest round), `provenance`.
 
     Raises:
         UserError: a file is missing, or the config or the dataset can not be used.
     """
-    for file in config:
-        if not Path(file).is_file():
-            raise InputError(file, "no such config", "name one of configs/train*.json")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         data = Path(dataset_dir or Path(folder) / "data")
         if dataset_dir is None:
             make_phantom(data, counts=PHANTOM, size_range=((96, 128), (96, 128)))
-        parser = _open(
-            [os.fspath(file) for file in config], data, Path(folder), dict(overrides or {}), rounds, iterations
-        )
-        timings = _alternate(parser, rounds, iterations)
+        parser = open_config(config, data, Path(folder), dict(overrides or {}), rounds, iterations)
+        trainer = plainly(lambda: parser.get_parsed_content("train#trainer"))
+        step = bare_step(parser, trainer)
+
+        def bare_round() -> None:
+            for _ in range(iterations):
+                step()
+
+        timings = alternate(parser, trainer, {"bare": bare_round}, rounds, iterations)
         bare, loop = (statistics.median(entry[kind] for entry in timings) for kind in ("bare", "loop"))
         ratios = [entry["loop"] / entry["bare"] for entry in timings]
         return {
             "settings": {
                 "config": [Path(file).name for file in config],
                 "overrides": dict(overrides or {}),
-                **_settings(parser),
+                **settings_of(parser),
                 "data": "synthetic phantom" if dataset_dir is None else data.name,
                 "iterations_per_round": iterations,
             },
             "rounds": timings,
+            "runs": [{"name": name, "images_per_second": rate} for name, rate in (("bare", bare), ("loop", loop))],
             "bare_images_per_second": bare,
             "loop_images_per_second": loop,
             "ratio": loop / bare,
@@ -85,10 +88,38 @@ def measure_training(
         }
 
 
-def _open(
-    config: list[str], data: Path, folder: Path, overrides: dict[str, Any], rounds: int, iterations: int
+def training_lines(result: Mapping[str, Any]) -> list[str]:
+    """What a terminal shows of a result of `measure_training`."""
+    settings, (lowest, highest) = result["settings"], result["ratio_range"]
+    size = "×".join(str(length) for length in settings["spatial_size"])
+    return [
+        f"batch {settings['batch_size']} of {size}, {settings['parameters'] / 1e6:.2f} M parameters, "
+        f"{settings['precision']}, {result['provenance']['device']}",
+        f"{'images/s':>24}{'of the bare network':>22}",
+        f"{'bare network':<14}{result['bare_images_per_second']:>10.1f}{1:>22.0%}",
+        f"{'training loop':<14}{result['loop_images_per_second']:>10.1f}{result['ratio']:>22.0%}",
+        f"medians of {len(result['rounds'])} rounds; single rounds: {lowest:.0%} to {highest:.0%}",
+    ]
+
+
+def open_config(
+    config: Sequence[str | os.PathLike[str]],
+    data: Path,
+    folder: Path,
+    overrides: Mapping[str, Any],
+    rounds: int,
+    iterations: int,
 ) -> ConfigParser:
-    """Read the config as ``monai.bundle run`` does, with outputs in a temporary folder and the epoch's length fixed."""
+    """Read the config as ``monai.bundle run`` does, with outputs in a temporary folder and the epoch's length fixed.
+
+    Args:
+        config, overrides, rounds, iterations: as `measure_training` takes them.
+        data: images to train on.
+        folder: gets what the run writes.
+    """
+    for file in config:
+        if not Path(file).is_file():
+            raise InputError(file, "no such config", "name one of configs/train*.json")
     fixed = {
         "dataset_dir": str(data),
         "output_dir": str(folder / "run"),
@@ -99,45 +130,64 @@ def _open(
         "training_records": f"$(@datalist['training'] * (@batch_size * {iterations}))[:@batch_size * {iterations}]",
     }
     workflow = ConfigWorkflow(
-        workflow_type="train", config_file=config, logging_file=False, meta_file=None, **{**overrides, **fixed}
+        workflow_type="train",
+        config_file=[os.fspath(file) for file in config],
+        logging_file=False,
+        meta_file=None,
+        **{**overrides, **fixed},
     )
-    _plainly(workflow.initialize)
+    plainly(workflow.initialize)
     return workflow.parser
 
 
-def _alternate(parser: ConfigParser, rounds: int, iterations: int) -> list[dict[str, float]]:
-    """Run bare and loop rounds in turns; return the images/s of each pair of rounds."""
-    device = torch.device(_plainly(lambda: parser.get_parsed_content("device")))
-    trainer = _plainly(lambda: parser.get_parsed_content("train#trainer"))
-    step = _bare_step(parser, trainer, device)
+def alternate(
+    parser: ConfigParser,
+    trainer: SupervisedTrainer,
+    others: Mapping[str, Callable[[], None]],
+    rounds: int,
+    iterations: int,
+) -> list[dict[str, float]]:
+    """Run epochs of a config's loop, and a round of each of the others, in turns; the first of each does not count.
+
+    Args:
+        parser, trainer: of `open_config`, which fixes the rounds and the iterations of an epoch.
+        others: name -> what runs as many iterations of batches as large.
+        rounds, iterations: as `open_config` took them.
+
+    Returns:
+        the images/s of each round, by name; those of the loop are named ``loop``.
+    """
+    device = torch.device(parser.get_parsed_content("device"))
     images = iterations * int(parser.get_parsed_content("batch_size"))
     timings: list[dict[str, float]] = []
     started = 0.0
 
     def take_turns(engine: Engine) -> None:
-        # The last handler of an epoch: the loop's clock stops here, and starts here again after a bare round.
+        # The last handler of an epoch: the loop's clock stops here, and starts here again after the others' rounds.
         nonlocal started
         now = _clock(device)
         if engine.state.epoch > 1:
             timings[-1]["loop"] = images / (now - started)
         else:
-            for _ in range(iterations):
-                step()
+            for run in others.values():
+                run()
         if engine.state.epoch > rounds:
             return
-        began = _clock(device)
-        for _ in range(iterations):
-            step()
+        timings.append({})
         started = _clock(device)
-        timings.append({"bare": images / (started - began)})
+        for name, run in others.items():
+            run()
+            began, started = started, _clock(device)
+            timings[-1][name] = images / (started - began)
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, take_turns)
-    _plainly(trainer.run)
+    plainly(trainer.run)
     return timings
 
 
-def _bare_step(parser: ConfigParser, trainer: SupervisedTrainer, device: torch.device) -> Callable[[], None]:
+def bare_step(parser: ConfigParser, trainer: SupervisedTrainer) -> Callable[[], None]:
     """Return one training step of the config's network, loss and optimizer without anything around them."""
+    device = torch.device(parser.get_parsed_content("device"))
     # A second parser of the same config, so that the loop's own weights and schedule stay untouched.
     own = ConfigParser(parser.get())
     network, loss, optimizer, inferer = (
@@ -159,7 +209,8 @@ def _bare_step(parser: ConfigParser, trainer: SupervisedTrainer, device: torch.d
     return step
 
 
-def _settings(parser: ConfigParser) -> dict[str, Any]:
+def settings_of(parser: ConfigParser) -> dict[str, Any]:
+    """What of a config decides its speed, ready for JSON."""
     network = parser.get_parsed_content("network")
     inferer, trainer = (parser.get_parsed_content(f"train#{name}") for name in ("inferer", "trainer"))
     return {
@@ -176,7 +227,7 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _plainly(action: Callable[[], Any]) -> Any:
+def plainly(action: Callable[[], Any]) -> Any:
     """Call something that MONAI evaluates from a config; a UserError that it wrapped comes out as itself."""
     try:
         return action()

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.errors import InputError
-from bundle.files import read_json
 from bundle.reports.markdown import fill_block, number
+from bundle.reports.scaling import read_record, render_scaling
 
 _GREY = ("variants",)
 _MARKS = ("normals", "crops", "lesions")
@@ -34,16 +33,9 @@ def render_blocks(docs: str | os.PathLike[str]) -> dict[str, str]:
         files = [Path(docs) / "results" / f"{stem}.json" for stem in stems]
         if (Path(docs) / page).is_file() and all(file.is_file() for file in files):
             text = (Path(docs) / page).read_text(encoding="utf-8")
-            records = [_read(file, keys) for file in files]
+            records = [read_record(file, keys) for file in files]
             pages[page] = fill_block(text, (f"<!-- {mark} -->", f"<!-- /{mark} -->"), table(*records))
-    return pages
-
-
-def _read(file: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    record = read_json(file, "record it again")
-    if missing := [key for key in keys if key not in record]:
-        raise InputError(file, f"lacks {', '.join(missing)}", "record it again")
-    return record
+    return pages | render_scaling(docs)
 
 
 def _grey_table(record: Mapping[str, Any]) -> str:

@@ -185,8 +185,8 @@ def read_records(results_dir: PathLike) -> Records:
             records.externals.append(content)
         elif file.stem.startswith(BENCHMARK):
             kind = file.stem.removeprefix(BENCHMARK)
-            keys = _SPEEDS if kind == "training" else ("runs", "provenance")
-            _require(file, content, keys, f"run scripts/benchmark.py {kind} again")
+            keys = _SPEEDS if kind.startswith("training") else ("runs", "provenance")
+            _require(file, content, keys, f"run scripts/benchmark.py {kind.split('_')[0]} again")
             records.benchmarks[kind] = content
         elif kind_of(content) or file.stem in (FUZZ, GREY, MARKS, RECALIBRATION, TOOLS, CINES):
             records.others.append({**content, "dataset_name": read.get("name")})

@@ -11,9 +11,9 @@ from statistics import median
 
 import pytest
 
+from bundle.benchmarks.arguments import BUILD_ITEMS
 from bundle.benchmarks.builds import ITEMS, Item, builds_lines, measure_builds
 from bundle.errors import UserError
-from scripts import benchmark
 
 SLEEP = Item("sleeping", (sys.executable, "nap.py", "{output}"))
 
@@ -60,7 +60,7 @@ def test_a_command_that_fails_is_told_in_its_own_words(builds: Mapping[str, Path
 
 
 def test_items_are_those_of_the_command_line_and_only_the_chosen_run(builds: Mapping[str, Path]) -> None:
-    assert tuple(ITEMS) == benchmark.BUILD_ITEMS
+    assert tuple(ITEMS) == BUILD_ITEMS
     result = measure_builds(builds["former"], ["b"], 1, builds["current"], {"a": SLEEP, "b": SLEEP})
     assert [run["name"] for run in result["runs"]] == ["b"]
     named = {"a": SLEEP, "b": replace(SLEEP, by_name=True)}

@@ -16,6 +16,7 @@ from bundle.benchmarks import training as benchmark
 from scripts import benchmark as script
 from scripts.benchmark import main
 
+BY_NAME = {"builds", "nnunet", "prices"}  # which need a second build, an environment, weights of a split
 SMALL = ["--quick", "--spatial_size", "32", "48", "--filters", "4", "8", "--batch_size", "2"]
 
 
@@ -106,14 +107,14 @@ def test_the_search_for_duplicates_tells_what_it_found_and_took(
 def test_all_measures_each_with_arguments_that_it_understands(
     quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(options: argparse.Namespace) -> dict[str, Any]:
-        return {name: str(value) for name, value in vars(options).items()}
+    def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+        return {name: str(value) for name, value in vars(options).items()}, [f"shown: {options.command}"]
 
     for name in script._COMMANDS:
-        monkeypatch.setitem(script._COMMANDS, name, (measure, lambda result: f"shown: {result['command']}"))
+        monkeypatch.setitem(script._COMMANDS, name, measure)
     assert main(["all", *quick, "--output", str(tmp_path / "out")]) == 0
     records = {path.stem.removeprefix("benchmark_"): json.loads(path.read_text()) for path in tmp_path.glob("out/*")}
-    assert records.keys() == script._COMMANDS.keys() - {"builds"}  # which needs a second build
+    assert records.keys() == script._COMMANDS.keys() - BY_NAME
     assert all(record["command"] == name for name, record in records.items())
     assert {record.get("quick") for record in records.values()} == {str(bool(quick)), None}
     assert records["archive"]["images"] == ("[2, 4]" if quick else "[100, 1000]")
@@ -124,6 +125,6 @@ def test_all_measures_each_with_arguments_that_it_understands(
 def test_all_writes_a_record_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["all", "--quick", "--output", str(tmp_path / "out")]) == 0
     records = {path.stem.removeprefix("benchmark_"): json.loads(path.read_text()) for path in tmp_path.glob("out/*")}
-    assert sorted(records) == ["archive", "duplicates", "inference", "peers", "training"]
+    assert sorted(records) == ["archive", "dictionary", "duplicates", "inference", "peers", "training"]
     assert all(record["provenance"]["packages"]["torch"] for record in records.values())
     assert "== peers" in capsys.readouterr().out

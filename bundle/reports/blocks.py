@@ -53,8 +53,8 @@ def _grey_table(record: Mapping[str, Any]) -> str:
 def _marks_table(record: Mapping[str, Any]) -> str:
     lines = ["| asked of | images | score |", "|---|---|---|"]
     for title, part in (("normal images", "normals"), ("tissue beside a lesion", "crops")):
-        told, percent = record[part], {"digits": 1, "scale": 100, "unit": " %"}
-        before, after, made = (number(told[key], **percent) for key in ("before", "after", "made"))
+        told = record[part]
+        before, after, made = (number(told[key], 1, 100, " %") for key in ("before", "after", "made"))
         score = f"told of a lesion as it is {before}, with calipers {after}, only with them {made}"
         lines.append(f"| {title} | {told['images']} | {score} |")
     told = record["lesions"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import pkgutil
 from typing import Any
 
 import numpy as np
@@ -24,13 +23,11 @@ from bundle.outputs.dicom import (
     stand_in,
 )
 from bundle.outputs.dicom_sr import trace_outline
+from bundle.outputs.display_tables import copy_lookup_table, copy_profile
 from bundle.outputs.findings import title_of
 from bundle.readers.dicom_frame import MONOCHROME
 
 LAYER = "LESION"
-_SRGB = "_icc_profiles/sRGB_v4_ICC_preference.icc"
-"""highdicom's profile of colours that are sRGB, as those are of which nothing else is said."""
-
 _NOTICE_BOX, _NOTHING_BOX = (0.01, 0.95, 0.99, 0.99), (0.01, 0.01, 0.99, 0.05)
 """(left, top, right, bottom) of the displayed area, for what holds for all of it: at its foot and at its head."""
 
@@ -41,9 +38,9 @@ _TEXT_HEIGHT = 16.0
 def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike[str]) -> Dataset:
     """Return a Grayscale or, of a picture in colours, a Color Softcopy Presentation State of one image or frame.
 
-    It shows the picture as it is stored, with its own window, and draws the outline, what was found and the notice, in
-    pixels of the image: the upper left corner of the upper left pixel is (0, 0), as PS3.3 C.10.5 counts. Where nothing
-    is outlined it says so, and draws nothing.
+    It shows the picture as it is stored, with its own window, tables and profile of colours, and draws the outline,
+    what was found and the notice, in pixels of the image: the upper left corner of the upper left pixel is (0, 0), as
+    PS3.3 C.10.5 counts. Where nothing is outlined it says so, and draws nothing.
 
     Args:
         finding: of the source.
@@ -51,7 +48,8 @@ def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike
         name: of the source, for messages.
 
     Raises:
-        InputError: the source lacks UIDs, has no such frame, or is of another size than the mask.
+        InputError: the source lacks UIDs, has no such frame, is of another size than the mask, or has a look-up table
+            that is malformed.
     """
     pr, content = load_highdicom("highdicom.pr"), load_highdicom("highdicom")
     source = source_of(header, name)
@@ -61,7 +59,6 @@ def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike
     is_grey = str(header.get("PhotometricInterpretation")) in MONOCHROME
     image.SamplesPerPixel = 1 if is_grey else 3
     with building("PR", name):
-        profile = {"icc_profile": pkgutil.get_data("highdicom", _SRGB)}
         annotation = pr.GraphicAnnotation(
             referenced_images=[image],
             graphic_layer=_layer(pr, content),
@@ -77,10 +74,12 @@ def make_presentation(finding: Finding, header: Dataset, name: str | os.PathLike
             content_description=NOT_A_DEVICE,
             graphic_layers=[_layer(pr, content)],
             graphic_annotations=[annotation],
-            **(_grey_display(pr, content, header) if is_grey else profile),
+            **(_grey_display(pr, content, header) if is_grey else {"icc_profile": copy_profile(header)}),
             **instance_arguments("PR", source, finding.models, finding.frame),
         )
         name_class_of(source, dataset)
+        if is_grey:
+            _add_tables(dataset, header, name)
     dataset.Laterality = source.Laterality  # which highdicom does not copy
     _show_true_shape(dataset.DisplayedAreaSelectionSequence[0], finding, header)
     return dataset
@@ -119,22 +118,34 @@ def _texts(pr: Any, finding: Finding) -> list[Any]:
 
 
 def _grey_display(pr: Any, content: Any, header: Dataset) -> dict[str, Any]:
-    """How grey values become brightness: the image's own rescaling, window and polarity, which a state replaces."""
+    """How grey values become brightness: the image's own rescaling, window and polarity, which a state replaces.
+
+    Tables, of which highdicom takes some alone, come by `_add_tables`; the reader goes by them before a window too.
+    """
     shapes = content.PresentationLUTShapeValues
     inverse = str(header.PhotometricInterpretation) == "MONOCHROME1"
     shape = shapes.INVERSE if inverse else shapes.IDENTITY
     display = {"presentation_lut_transformation": content.PresentationLUTTransformation(presentation_lut_shape=shape)}
     slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
-    if slope and intercept is not None:
+    if slope and intercept is not None and not header.get("ModalityLUTSequence"):
         display["modality_lut_transformation"] = content.ModalityLUTTransformation(
             rescale_slope=slope, rescale_intercept=intercept, rescale_type="US"
         )
     centre, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
-    if centre is not None and width is not None and width >= 1:
+    if centre is not None and width is not None and width >= 1 and not header.get("VOILUTSequence"):
         function = str(header.get("VOILUTFunction") or "LINEAR")
         window = pr.SoftcopyVOILUTTransformation(window_center=centre, window_width=width, voi_lut_function=function)
         display["voi_lut_transformations"] = [window]
     return display
+
+
+def _add_tables(dataset: Dataset, header: Dataset, name: str | os.PathLike[str]) -> None:
+    if header.get("ModalityLUTSequence"):
+        dataset.ModalityLUTSequence = [copy_lookup_table(header, "ModalityLUTSequence", name)]
+    if header.get("VOILUTSequence"):
+        view = Dataset()
+        view.VOILUTSequence = [copy_lookup_table(header, "VOILUTSequence", name)]
+        dataset.SoftcopyVOILUTSequence = [view]
 
 
 def _show_true_shape(area: Dataset, finding: Finding, header: Dataset) -> None:

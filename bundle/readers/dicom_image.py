@@ -16,6 +16,7 @@ from .dicom_eight_bits import eight_bits
 from .dicom_frame import LOSSLESS_JPEG, LOSSY_JPEG, decode_frame, find_frames
 from .dicom_video import count_frames_of, is_video, locate_stream
 from .image import describe_flat_end, to_grey
+from .lookup_table import read_lookup_table
 from .pydicom2 import lookup_tables
 from .regions import Calibration, read_calibration
 from .ultrasound import UltrasoundImage, choose_frame, plain
@@ -177,23 +178,27 @@ def _scale(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, list[str]]:
     signed = bool(values.min() < 0)
     limits = np.array([-(2 ** (depth - 1)), 2 ** (depth - 1) - 1] if signed else [0, 2**depth - 1])
     low, high = _ends(limits.astype(values.dtype), header)
-    mapped = np.asarray(lookup_tables().apply_modality_lut(values, header), dtype=np.float64)
-    return _to_255(mapped, low, high), describe_depth(values, depth, bits)
+    return _to_255(_to_modality(values, header), low, high), describe_depth(values, depth, bits)
 
 
 def _window(values: np.ndarray, header: Dataset) -> np.ndarray | None:
     """Grey values in [0, 255] by the first window or VOI table; None where a window has no width."""
-    tables = lookup_tables()
-    mapped = np.asarray(tables.apply_modality_lut(values, header), dtype=np.float64)
-    if header.get("VOILUTSequence"):
-        shown = tables.apply_voi_lut(np.rint(mapped).astype(np.int64), header)
-        return _to_255(shown, 0.0, 2.0 ** whole(header.VOILUTSequence[0].LUTDescriptor[2], 8) - 1)
+    mapped = _to_modality(values, header)
+    if (table := read_lookup_table(header, "VOILUTSequence")) is not None:
+        return _to_255(table.apply(mapped), 0.0, 2.0**table.bits - 1)
     if not float(np.atleast_1d(header.WindowWidth)[0]) > 1:
         return None
     bits, signed = whole(header.BitsStored, 8), whole(header.get("PixelRepresentation"), 0) == 1
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
     low, high = _ends(limits.astype(values.dtype), header)  # what pydicom gives black and white
-    return _to_255(tables.apply_voi_lut(mapped, header), low, high)
+    return _to_255(lookup_tables().apply_voi_lut(mapped, header), low, high)
+
+
+def _to_modality(values: np.ndarray, header: Dataset) -> np.ndarray:
+    """Stored values by the modality transform, a table or a line, as float64."""
+    if (table := read_lookup_table(header, "ModalityLUTSequence")) is not None:
+        return table.apply(values)
+    return np.asarray(lookup_tables().apply_modality_lut(values, header), dtype=np.float64)
 
 
 def _name_window(header: Dataset) -> str:
@@ -204,7 +209,7 @@ def _name_window(header: Dataset) -> str:
 
 
 def _ends(limits: np.ndarray, header: Dataset) -> tuple[float, float]:
-    ends = np.asarray(lookup_tables().apply_modality_lut(limits, header), dtype=np.float64)
+    ends = _to_modality(limits, header)
     return float(ends.min()), float(ends.max())
 
 

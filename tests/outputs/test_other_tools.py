@@ -7,6 +7,7 @@ Where a tool does not read an object, the test says what it does instead: it fai
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import http.server
 import json
@@ -18,6 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -205,6 +207,21 @@ def test_dsr2html_names_every_number(seen: Any, tmp_path: Path) -> None:
     seen(SR, "DCMTK dsr2html", _debian("dcmtk"), "names and shows every number, decision and warning")
 
 
+def test_a_report_comes_back_whole_from_dcmtks_xml(seen: Any, tmp_path: Path) -> None:
+    path, _ = _write("sr", tmp_path)
+    as_xml, back = tmp_path / "report.xml", tmp_path / "back.dcm"
+    kept = {}
+    for word in ("+Wt", "-Ee"):  # the latter changes nothing here
+        subprocess.run([_program("dsr2xml", "dcmtk"), word, str(path), str(as_xml)], check=True, capture_output=True)
+        subprocess.run([_program("xml2dsr", "dcmtk"), str(as_xml), str(back)], check=True, capture_output=True)
+        kept[word] = dcmread(back)
+    assert kept["+Wt"].ContentSequence == dcmread(path).ContentSequence
+    assert kept["+Wt"].ContentTemplateSequence == dcmread(path).ContentTemplateSequence
+    assert "ContentTemplateSequence" not in kept["-Ee"]
+    does = "all of its content comes back; without `+Wt` the templates' numbers are lost"
+    seen(SR, "DCMTK dsr2xml, xml2dsr", _debian("dcmtk"), does)
+
+
 def test_tid1500reader_keeps_numbers_decisions_and_warnings(read_elsewhere: Any, seen: Any, tmp_path: Path) -> None:
     path, _ = _write("sr", tmp_path)
     (group,) = read_elsewhere("tid1500reader", path)["report"]["Measurements"]
@@ -323,22 +340,52 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_storescu_sends_it_when_told_to(kind: str, seen: Any, tmp_path: Path) -> None:
-    path, _ = _write(kind, tmp_path)
-    received, port = tmp_path / "received", free_port()
-    received.mkdir()
-    words = [_program("storescp", "dcmtk"), "--output-directory", str(received), str(port)]
+@contextlib.contextmanager
+def _storescp(folder: Path) -> Iterator[int]:
+    """DCMTK's storescp that writes into a folder; gives its port."""
+    folder.mkdir()
+    port = free_port()
+    words = [_program("storescp", "dcmtk"), "--output-directory", str(folder), str(port)]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as peer:
         try:
             time.sleep(1)
-            send = [_program("storescu", "dcmtk"), "127.0.0.1", str(port), str(path)]
-            plain = subprocess.run(send, capture_output=True, timeout=60, check=False)
-            arrived = bool(list(received.iterdir()))
-            proposed = subprocess.run([send[0], "-R", *send[1:]], capture_output=True, timeout=60, check=False)
-            assert proposed.returncode == 0
-            assert [dcmread(file) for file in received.iterdir()] == [dcmread(path)]
+            yield port
         finally:
             peer.terminate()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_storescu_sends_it_when_told_to(kind: str, seen: Any, tmp_path: Path) -> None:
+    path, _ = _write(kind, tmp_path)
+    received = tmp_path / "received"
+    with _storescp(received) as port:
+        send = [_program("storescu", "dcmtk"), "127.0.0.1", str(port), str(path)]
+        plain = subprocess.run(send, capture_output=True, timeout=60, check=False)
+        arrived = bool(list(received.iterdir()))
+        proposed = subprocess.run([send[0], "-R", *send[1:]], capture_output=True, timeout=60, check=False)
+        assert proposed.returncode == 0
+        assert [dcmread(file) for file in received.iterdir()] == [dcmread(path)]
     assert arrived == (plain.returncode == 0)
     seen(KINDS[kind], "DCMTK storescu", _debian("dcmtk"), "sends it" if arrived else "sends it with `-R` alone")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dcmsend_sends_it_and_tells_of_refusals_in_its_report_alone(kind: str, seen: Any, tmp_path: Path) -> None:
+    path, _ = _write(kind, tmp_path)
+    received, report = tmp_path / "received", tmp_path / "report"
+    program = _program("dcmsend", "dcmtk")
+    with _storescp(received) as port:
+        subprocess.run([program, "127.0.0.1", str(port), str(path)], check=True, capture_output=True, timeout=60)
+        assert [dcmread(file) for file in received.iterdir()] == [dcmread(path)]
+    pynetdicom = pytest.importorskip("pynetdicom", reason="pynetdicom, of requirements-clinic.txt, is not installed")
+    refusing = pynetdicom.AE("REFUSING")
+    refusing.add_supported_context(dcmread(path).SOPClassUID)
+    handlers = [(pynetdicom.evt.EVT_C_STORE, lambda _: 0xA700)]
+    server = refusing.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    words = [program, "--create-report-file", str(report), "127.0.0.1", str(server.server_address[1]), str(path)]
+    refused = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    refusing.shutdown()
+    assert refused.returncode == 0
+    assert "with status REFUSED  : 1" in report.read_text()
+    does = "sends it; its exit code is 0 where the peer refuses it too, its report (`+crf FILE`) tells"
+    seen(KINDS[kind], "DCMTK dcmsend", _debian("dcmtk"), does)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from dataclasses import replace
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.path import Path as Polygon
-from PIL import Image
+from PIL import Image, ImageCms
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from bundle.errors import InputError
 from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.dicom import write_dicom
 from bundle.outputs.dicom_sr import trace_outline
@@ -23,7 +25,7 @@ from bundle.outputs.findings import title_of
 from bundle.outputs.presentation_state import make_presentation
 from bundle.readers import read_image
 from bundle.readers.dicom import read_header
-from tests.outputs.test_dicom_objects import SHAPE, _finding
+from tests.outputs.test_dicom_objects import SHAPE, _errors, _finding
 from tests.readers.fabricate import save, ultrasound
 
 pytest.importorskip("highdicom", reason="highdicom, of requirements.txt, is not installed")
@@ -153,6 +155,92 @@ def test_the_picture_is_shown_as_without_the_state(photometric: str, elements: d
     _stored(source, frame=1)
     shown = _shown(source, source.with_suffix(".pr.dcm"), "--frame", "2")
     np.testing.assert_allclose(shown, read_image(source, 1).pixels, atol=1.5)
+
+
+def _table(entries: np.ndarray, first: int, bits: int, **more: str) -> list[Dataset]:
+    """A look-up table as it lies in a header, each entry in 16 bits."""
+    table = Dataset()
+    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries) % 65536, first, bits])
+    table.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    table.LUTExplanation = "Kanarienvogel"
+    for keyword, value in more.items():
+        setattr(table, keyword, value)
+    return [table]
+
+
+_BENT = (np.linspace(0, 1, 256) ** 0.5 * 4095).round()
+TABLES: dict[str, dict[str, Any]] = {
+    "of 12 bits": {"VOILUTSequence": _table(_BENT, 0, 12)},
+    "of 8 bits": {"VOILUTSequence": _table(_BENT // 16, 0, 8)},
+    "of a part of the values": {"VOILUTSequence": _table(_BENT[::2] * 16, 60, 16)},
+    "before a window": {"VOILUTSequence": _table(_BENT, 0, 12), "WindowCenter": 100, "WindowWidth": 60},
+    "after a rescaling below zero": {
+        **{"VOILUTSequence": _table(_BENT, -100, 12), "RescaleSlope": 1, "RescaleIntercept": -100}
+    },
+    "after a table of the modality": {
+        "ModalityLUTSequence": _table(np.arange(256) * 257, 0, 16, ModalityLUTType="US"),
+        "VOILUTSequence": _table(np.linspace(0, 1, 65536) ** 0.5 * 255, 0, 8),
+    },
+}
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("elements", TABLES.values(), ids=list(TABLES))
+def test_the_picture_is_shown_with_its_own_tables(photometric: str, elements: dict[str, Any], tmp_path: Path) -> None:
+    source = _source(tmp_path, photometric, **elements)
+    state = _stored(source)
+    assert b"Kanarienvogel" not in source.with_suffix(".pr.dcm").read_bytes()
+    assert "WindowCenter" not in state.SoftcopyVOILUTSequence[0]
+    shown = _shown(source, source.with_suffix(".pr.dcm"))
+    np.testing.assert_allclose(shown, read_image(source).pixels, atol=1.5)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools checks the objects")
+@pytest.mark.parametrize("elements", TABLES.values(), ids=list(TABLES))
+def test_a_state_with_tables_conforms(elements: dict[str, Any], tmp_path: Path) -> None:
+    assert _errors(_stored(_source(tmp_path, **elements)), tmp_path) == []
+
+
+def test_a_table_that_is_shorter_than_it_says_is_refused(tmp_path: Path) -> None:
+    table = _table(_BENT, 0, 12)
+    table[0].LUTData = table[0].LUTData[:100]
+    source = _source(tmp_path)
+    header = read_header(source)
+    header.VOILUTSequence = table
+    with pytest.raises(InputError, match="VOILUTSequence is malformed"):
+        make_presentation(_finding(), header, source)
+
+
+def _profile(kind: bytes, space: str = "sRGB") -> bytes:
+    """An ICC profile of some device class, with its digest."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes())
+    data[12:16], data[84:100] = kind, b"digest of before"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", [b"scnr", b"mntr"], ids=bytes.decode)
+def test_the_colours_are_those_of_the_sources_profile(kind: bytes, tmp_path: Path) -> None:
+    profile = _profile(kind)
+    state = _stored(_source(tmp_path, "RGB", ICCProfile=profile))
+    assert state.ICCProfile[12:16] == b"scnr"
+    if kind == b"scnr":
+        assert state.ICCProfile == profile
+    shown, meant = (ImageCms.ImageCmsProfile(io.BytesIO(data)).profile for data in (state.ICCProfile, profile))
+    for colorant in ("red_colorant", "green_colorant", "blue_colorant", "media_white_point"):
+        assert getattr(shown, colorant) == getattr(meant, colorant)
+
+
+@pytest.mark.parametrize("profile", [b"no profile" * 20, b"", _profile(b"mntr", "LAB")], ids=["noise", "none", "Lab"])
+def test_a_profile_that_is_none_of_rgb_gives_way_to_srgb(profile: bytes, tmp_path: Path) -> None:
+    state = _stored(_source(tmp_path, "RGB", ICCProfile=profile))
+    used = ImageCms.ImageCmsProfile(io.BytesIO(state.ICCProfile)).profile
+    assert (used.device_class, used.xcolor_space.strip()) == ("spac", "RGB")
+    assert "sRGB" in used.profile_description
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools checks the objects")
+def test_a_state_with_a_profile_of_the_source_conforms(tmp_path: Path) -> None:
+    assert _errors(_stored(_source(tmp_path, "RGB", ICCProfile=_profile(b"mntr"))), tmp_path) == []
 
 
 @pytest.mark.parametrize("keyword", ["StudyID", "AccessionNumber", "StudyTime", "PatientSex"])

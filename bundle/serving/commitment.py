@@ -8,10 +8,11 @@ import time
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.events import Event
 
 from bundle.errors import InputError
+from bundle.serving.outgoing import open_association
 from bundle.serving.queue import SENT, Queue
 from bundle.serving.targets import Peer
 
@@ -24,7 +25,7 @@ ASKED, COMMITTED, NOT_COMMITTED = "asked", "committed", "not committed"
 MOST = 500
 """Objects per request."""
 
-_CONNECT, _ANSWER = 10, 30
+_ANSWER = 30
 _NO_SUCH_ACTION, _PROCESSING_FAILURE = 0x0123, 0x0110
 
 
@@ -78,12 +79,9 @@ class Commitments:
 
     def _send(self, request: Dataset) -> str:
         """Send a request; returns "" or why it was not taken."""
-        ae = AE(ae_title=self.peer.own_title)
-        ae.connection_timeout = ae.acse_timeout = _CONNECT
-        ae.dimse_timeout = ae.network_timeout = _ANSWER
-        tls = (self.peer.tls, self.peer.host) if self.peer.tls else None
-        context = build_context(PUSH_MODEL)
-        association = ae.associate(self.peer.host, self.peer.port, [context], ae_title=self.peer.ae_title, tls_args=tls)
+        peer, contexts = self.peer, [build_context(PUSH_MODEL)]
+        address = (peer.host, peer.port)
+        association = open_association(peer.own_title, address, peer.ae_title, contexts, peer.tls, _ANSWER)
         if not association.is_established:
             # An association without one accepted context is none.
             refused = bool(association.rejected_contexts)

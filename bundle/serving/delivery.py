@@ -21,6 +21,10 @@ FIRST_WAIT, LONGEST_WAIT = 5.0, 600.0
 """Seconds until what failed is tried again; doubled each time, up to the longest."""
 
 
+WAIT_FOR_DISK = 10.0
+"""Seconds until the node's own disk is tried again."""
+
+
 class Courier(threading.Thread):
     """Delivers to one target, so that no target waits for another.
 
@@ -48,9 +52,13 @@ class Courier(threading.Thread):
             self.wake.clear()
             try:
                 worked = self._round()
+            except InputError as error:  # of the node's own disk; the target may have got what cannot be noted
+                logger.error("%s", error)
+                self.problem = "waits until the node can write to its disk"
+                self._stopped.wait(WAIT_FOR_DISK)
+                continue
             except Exception as error:  # whatever it is, the answers are on the disk and are tried again
-                if not isinstance(error, InputError):
-                    logger.exception("%s: nothing was delivered", self.target.name)
+                logger.exception("%s: nothing was delivered", self.target.name)
                 self._hold(f"nothing could be delivered ({type(error).__name__}, see the node's log)")
                 worked = False
             if self._wait:

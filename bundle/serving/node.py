@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, evt
 from pynetdicom.events import EventHandlerType
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -21,8 +21,9 @@ from bundle.outputs.case import check_installed
 from bundle.prediction.predictor import Predictor
 from bundle.serving.commitment import PUSH_MODEL, Commitments, take_report
 from bundle.serving.delivery import Courier
+from bundle.serving.incoming import clear_incoming, receiving_into
 from bundle.serving.queue import Queue
-from bundle.serving.receive import CLASSES, SYNTAXES, Receiver, Sender, clear_incoming, register_retired_classes
+from bundle.serving.receive import CLASSES, SYNTAXES, Receiver, Sender, register_retired_classes
 from bundle.serving.retention import delete_old
 from bundle.serving.study import summarise_quiet_studies
 from bundle.serving.targets import Peer, Target
@@ -116,7 +117,7 @@ class Node:
         self._last_deletion = 0.0
         self._ae = AE(ae_title=settings.ae_title)
         self._server: ThreadedAssociationServer | None = None
-        self._former_tempdir = tempfile.tempdir
+        self._receiving = contextlib.ExitStack()
 
     def _commitments(self, target: Target) -> Commitments | None:
         if self.settings.commit is None or not isinstance(target, Peer):
@@ -135,10 +136,7 @@ class Node:
         Raises:
             UserError: the address cannot be listened at.
         """
-        # pynetdicom writes what it receives into a file of the folder for temporary files: memory stays flat, and what
-        # is of patients stays in the node's own folder.
-        _config.STORE_RECV_CHUNKED_DATASET = True
-        tempfile.tempdir = str(self.incoming)
+        self._receiving.enter_context(receiving_into(self.incoming, self.receiver.judge))
         ae = self._ae
         ae.maximum_associations = self.settings.max_associations
         ae.require_called_aet = True
@@ -152,7 +150,6 @@ class Node:
         receiver = self.receiver
         handlers: list[EventHandlerType] = [
             (evt.EVT_REQUESTED, receiver.admit),
-            (evt.EVT_PDU_RECV, receiver.watch),
             (evt.EVT_CONN_CLOSE, receiver.forget),
             (evt.EVT_C_STORE, receiver.store),
             (evt.EVT_N_EVENT_REPORT, lambda event: take_report(self.queue, event)),
@@ -179,7 +176,7 @@ class Node:
             if thread.ident is not None:
                 thread.join()
         self.queue.close()
-        tempfile.tempdir = self._former_tempdir
+        self._receiving.close()
 
     def _wake_couriers(self) -> None:
         for courier in self.couriers:

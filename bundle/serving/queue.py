@@ -8,6 +8,7 @@ returned; until then nothing of it has happened.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from bundle.errors import InputError
 from bundle.files import make_folder
+
+logger = logging.getLogger(__name__)
 
 WAITING, ANSWERED, FAILED = "waiting", "answered", "failed"
 """States of an image: to be predicted; its answers are on the disk; it will have none, for a reason that is kept."""
@@ -99,7 +102,7 @@ class Queue:
         peers: names of those who get the answers.
 
     Raises:
-        InputError: from every method: the disk is full, or the file cannot be read or written.
+        InputError: from every method but `note`: the disk is full, or the file cannot be read or written.
     """
 
     def __init__(self, folder: Path, peers: Sequence[str]) -> None:
@@ -222,8 +225,11 @@ class Queue:
             )
 
     def note(self, kind: str, reason: str) -> None:
-        """Count something that happened; of more than `MAX_NOTES` reasons the oldest is forgotten."""
-        with self._transaction() as database:
+        """Count something that happened; of more than `MAX_NOTES` reasons the oldest is forgotten.
+
+        On a full disk it is in the log alone: whoever notes something goes on with his work.
+        """
+        with contextlib.suppress(InputError), self._transaction() as database:
             database.execute(
                 "insert into notes values (?, ?, 1, ?) "
                 "on conflict (kind, reason) do update set count = count + 1, last = excluded.last",
@@ -233,6 +239,8 @@ class Queue:
                 "delete from notes where rowid in (select rowid from notes order by last desc limit -1 offset ?)",
                 (MAX_NOTES,),
             )
+            return
+        logger.error("not noted: %s: %s", kind, reason)
 
     def write(self, statement: str, *values: object) -> None:
         """Run one statement that changes something."""

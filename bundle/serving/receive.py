@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from bundle.outputs.dicom import MODEL_NAME
 from bundle.readers.dicom import CAPTURE_CLASSES, IMAGE_CLASSES, check_geometry, opened
 from bundle.readers.dicom_frame import READABLE
 from bundle.readers.dicom_video import VIDEO
+from bundle.serving.incoming import DISK_FULL
 from bundle.serving.queue import PASSED_OVER, REFUSED, Image, Queue
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,6 @@ class Receiver:
         self.queue, self.senders = queue, tuple(senders)
         self.max_bytes, self.keep_free, self.received = max_bytes, keep_free, received
         self._lock = threading.Lock()
-        self._cut: dict[Path, str] = {}
 
     def admit(self, event: Event) -> None:
         """Reject an association of somebody who is not on the list; bound to EVT_REQUESTED."""
@@ -130,28 +129,11 @@ class Receiver:
             event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised
             event.assoc.kill()
 
-    def watch(self, event: Event) -> None:
-        """Keep an object that is too large for the limit, or for the disk, from growing; bound to EVT_PDU_RECV.
-
-        It is received to its end, so that it can be answered with a status, but what came is thrown away.
-        """
-        message: Any = event.assoc.dimse.message
-        file = None if message is None else message._data_set_file
-        if file is None:
-            return
-        path = Path(file.name)
-        if reason := self._too_much(file.tell()):
-            self._cut[path] = reason
-        if path in self._cut:
-            file.seek(0)
-            file.truncate()
-
     def forget(self, event: Event) -> None:
         """Delete what was received of an object whose association ended in its midst; bound to EVT_CONN_CLOSE."""
         message: Any = event.assoc.dimse.message
         if message is not None and message._data_set_path is not None:
             message._data_set_file.close()
-            self._cut.pop(message._data_set_path, None)
             message._data_set_path.unlink(missing_ok=True)
 
     def store(self, event: Event) -> int | Dataset:
@@ -169,8 +151,7 @@ class Receiver:
         request: Any = event.request
         path = event.dataset_path
         uid = str(request.AffectedSOPInstanceUID)
-        request._dataset_file.flush()
-        if reason := self._cut.pop(path, "") or self._too_much(path.stat().st_size):
+        if reason := request._dataset_file.reason:
             return self._refuse(OUT_OF_RESOURCES, reason)
         if not UID(uid).is_valid:
             return self._refuse(INVALID_UID, "its SOP Instance UID is malformed")
@@ -229,21 +210,10 @@ class Receiver:
 
     def _note(self, kind: str, reason: str) -> None:
         logger.info("%s: %s", kind, reason)
-        try:
-            self.queue.note(kind, reason)
-        except InputError as error:  # a full disk is to be answered all the same
-            logger.error("%s", error)
+        self.queue.note(kind, reason)
 
-    def _too_much(self, size: int) -> str:
+    def judge(self, size: int) -> str:
         """Why no object of a size in bytes can be taken; "" where it can."""
         if size > self.max_bytes:
             return f"larger than the limit of {self.max_bytes / 1e6:.0f} MB"
-        return "" if shutil.disk_usage(self.queue.folder).free >= self.keep_free else "the node's disk is full"
-
-
-def clear_incoming(folder: Path) -> Path:
-    """Return the folder for what is being received, emptied of what a killed node left there."""
-    incoming = folder / "incoming"
-    shutil.rmtree(incoming, ignore_errors=True)
-    os.makedirs(incoming, mode=0o700)
-    return incoming
+        return "" if shutil.disk_usage(self.queue.folder).free >= self.keep_free else DISK_FULL

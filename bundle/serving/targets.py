@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 
 from bundle.errors import InputError, UserError
 from bundle.files import write_atomically
+from bundle.serving.outgoing import open_association
 from bundle.serving.queue import Answer
 from bundle.serving.receive import check_ae_title
 
-_CONNECT, _ANSWER = 10, 120
-"""Seconds that a peer has to take a connection, and to answer an object."""
+_ANSWER = 120
+"""Seconds that a peer has to answer an object."""
 
 
 class Target(ABC):
@@ -100,13 +101,10 @@ class Peer(Target):
 
     def deliver(self, answers: Sequence[Answer], folder: Path, told: Callable[[Answer, str], None]) -> None:
         """Send answers over one association."""
-        ae = AE(ae_title=self.own_title)
-        ae.connection_timeout = ae.acse_timeout = _CONNECT
-        ae.dimse_timeout = ae.network_timeout = _ANSWER
         syntaxes: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
         contexts = [build_context(uid, syntaxes) for uid in sorted({answer.sop_class for answer in answers})]
-        tls = (self.tls, self.host) if self.tls else None
-        association = ae.associate(self.host, self.port, contexts, ae_title=self.ae_title, tls_args=tls)
+        address = (self.host, self.port)
+        association = open_association(self.own_title, address, self.ae_title, contexts, self.tls, _ANSWER)
         if not association.is_established:
             if association.rejected_contexts:  # an association without one accepted context is none
                 for answer in answers:

@@ -16,14 +16,13 @@ from bundle.outputs.records import Records
 from bundle.prediction.batch import Batch, Outcome, Summary
 from bundle.prediction.inputs import Input
 from bundle.prediction.predictor import Predictor
+from bundle.serving.delivery import WAIT_FOR_DISK
 from bundle.serving.queue import TROUBLE, Answer, Queue
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Images per round: enough to keep all threads busy, few enough to do one by one after a kill."""
-
-_WAIT_FOR_DISK = 10.0
 
 
 class Worker(threading.Thread):
@@ -71,10 +70,10 @@ class Worker(threading.Thread):
                     self.wake.wait(1.0)
             except InputError as error:  # of the disk: nothing is lost, and nothing can be done until it has space
                 logger.error("%s", error)
-                self._stopped.wait(_WAIT_FOR_DISK)
+                self._stopped.wait(WAIT_FOR_DISK)
             except Exception:
                 logger.exception("an error of the node; it goes on")
-                self._stopped.wait(_WAIT_FOR_DISK)
+                self._stopped.wait(WAIT_FOR_DISK)
 
     def round(self) -> bool:
         """Predict the images that wait, some at a time; returns whether there were any.

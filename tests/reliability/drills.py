@@ -417,9 +417,37 @@ def _anonymous(line: str, lab: Lab) -> str:
 
 def try_node(lab: Lab, number: int) -> Record:
     """Kill -9 the DICOM node at random moments while images come in."""
-    from node_kills import kill_node  # which needs pynetdicom
+    from node_kills import kill_receiving  # which needs pynetdicom
 
-    return kill_node(lab.fresh("node", number), ROOT / "models", number)
+    return kill_receiving(lab.fresh("node", number), ROOT / "models", number)
+
+
+def try_node_sending(lab: Lab, number: int) -> Record:
+    """Kill -9 the DICOM node at random moments while it sends."""
+    from node_kills import kill_sending
+
+    return kill_sending(lab.fresh("node_sending", number), ROOT / "models", number)
+
+
+def try_node_disk(lab: Lab, number: int) -> Record:
+    """Fill the disk under the DICOM node."""
+    from node_disk import fill_disk
+
+    return fill_disk(lab.fresh("node_disk", number), ROOT / "models", number)
+
+
+def try_node_peers(lab: Lab, number: int) -> Record:
+    """Send answers of the DICOM node to a peer that makes trouble."""
+    from node_peers import trouble_peer
+
+    return trouble_peer(lab.fresh("node_peers", number), ROOT / "models", number)
+
+
+def try_node_load(lab: Lab, number: int) -> Record:
+    """Send many images through the DICOM node, and the same through scripts/predict.py."""
+    from node_load import carry_load
+
+    return carry_load(lab.fresh("node_load", number), ROOT / "models", lab.images)
 
 
 DRILLS: dict[str, tuple[Callable[[Lab, int], Record], int]] = {
@@ -437,6 +465,10 @@ DRILLS: dict[str, tuple[Callable[[Lab, int], Record], int]] = {
     "soak": (try_soak, 2),
     "cost": (try_cost, 1),
     "node": (try_node, 1),
+    "node_sending": (try_node_sending, 1),
+    "node_disk": (try_node_disk, 3),
+    "node_peers": (try_node_peers, 5),
+    "node_load": (try_node_load, 1),
 }
 
 
@@ -463,9 +495,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="for the runs and the log")
     parser.add_argument("--only", nargs="+", choices=DRILLS, default=list(DRILLS), help="default: all")
     parser.add_argument("--tries", type=int, help="default: as planned for each")
+    parser.add_argument("--images", type=int, default=300, help="of node_load; default: %(default)s")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    lab = Lab(options.folder)
+    lab = Lab(options.folder, options.images)
     failed = 0
     for name in options.only:
         records = drill(lab, name, options.tries)

@@ -3,72 +3,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
-import socket
-import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
+from node_common import (
+    PATIENCE,
+    Scanner,
+    StoreScp,
+    ask,
+    count_answers,
+    free_port,
+    is_connected,
+    judge,
+    kill,
+    listening,
+    make_scans,
+    node_command,
+    stop,
+    undelivered,
+)
+from node_lab import Archive
+from training_lab import Record, wait_for
 
-from node_lab import Archive, scan
-from pydicom.dataset import Dataset
-from pynetdicom import AE
-from training_lab import PYTHON, Record, started, wait_for
-
-KILLS, IMAGES = 20, 126
-OUTPUTS = ("seg", "sr")
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-class Scanner(threading.Thread):
-    """Sends images one after another, each until it has got success."""
-
-    def __init__(self, port: int, archive: Archive) -> None:
-        super().__init__(daemon=True)
-        self.port, self.archive = port, archive
-        self.images = [scan(number % 7) for number in range(IMAGES)]
-        self.done: list[Dataset] = []
-        self.resent = 0
-        self.stopped = threading.Event()
-        self.gate = threading.Semaphore(0)
-
-    def run(self) -> None:
-        """Send; a new association after every failure."""
-        for image in self.images:
-            self.gate.acquire()
-            tries = 0
-            while not self.stopped.is_set() and not self._send(image):
-                tries += 1
-                time.sleep(0.05)
-            self.resent += tries > 0
-            self.done.append(image)
-
-    def _send(self, image: Dataset) -> bool:
-        ae = AE("SCANNER")
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
-        ae.add_requested_context(image.SOPClassUID, "1.2.840.10008.1.2.1")
-        association = ae.associate("127.0.0.1", self.port, ae_title="BUS_NODE")
-        if not association.is_established:
-            return False
-        with contextlib.suppress(RuntimeError, ValueError, OSError):
-            status = association.send_c_store(image)
-            association.release()
-            return bool(status.get("Status", 1) == 0x0000)
-        return False
+KILLS, IMAGES, SLOW_IMAGES = 20, 126, 40
+OUTPUTS, SLOW_OUTPUTS = ("seg", "sr"), ("seg", "sr", "pr")
 
 
-def kill_node(folder: Path, models: Path, number: int, kills: int = KILLS) -> Record:
+def kill_receiving(folder: Path, models: Path, number: int, kills: int = KILLS) -> Record:
     """Kill the node again and again while images come in; return what the archive has at the end.
 
     Args:
@@ -78,62 +40,69 @@ def kill_node(folder: Path, models: Path, number: int, kills: int = KILLS) -> Re
         kills: how often.
     """
     moments = random.Random(f"node{number}")
-    archive, port = Archive(), _free_port()
-    scanner = Scanner(port, archive)
+    archive, port = Archive(), free_port()
+    scanner = Scanner(port, make_scans(IMAGES))
     scanner.start()
-    words = ["--folder", folder, "--models", models, "--port", port, "--peer", f"ARCHIVE@127.0.0.1:{archive.port}"]
-    words += ["--write", *OUTPUTS, "--no-summary", "--keep-free-gigabytes", 0, "--device", "cpu"]
-    command = [*PYTHON, "scripts/dicom_node.py", *map(str, words)]
+    peer = ["--peer", f"ARCHIVE@127.0.0.1:{archive.port}", "--keep-free-gigabytes", 0]
+    command = node_command(folder, models, port, OUTPUTS, *peer)
     killed_in: list[str] = []
     per_life = IMAGES // (kills + 1)
     for life in range(kills + 1):
-        with started(command) as process:
-            assert wait_for(lambda process=process: b"listens" in _output(process), process, 300)
+        with listening(command) as process:
             scanner.gate.release(per_life if life < kills else IMAGES)
             if life < kills:
                 time.sleep(moments.uniform(0.05, 2.5))
                 killed_in.append(_state(folder))
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                kill(process)
             else:
-                wait_for(lambda: len(scanner.done) == IMAGES, process, 300)
-                wait_for(lambda: len(_uids(archive)) >= IMAGES * len(OUTPUTS), process, 300)
-                time.sleep(2)
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(60)
+                wait_for(lambda: len(scanner.done) == IMAGES, process, PATIENCE)
+                wait_for(lambda: not undelivered(folder), process, PATIENCE)
+                stop(process)
     archive.stop()
-    return _count(scanner, archive, killed_in)
+    counted = count_answers(scanner.images, archive.objects, OUTPUTS)
+    facts = {**counted, "kills": kills, "sent_by_the_scanner_again": scanner.resent}
+    return {**facts, "killed_while": _tally(killed_in), "ok": judge(counted)}
 
 
-def _uids(archive: Archive) -> set[str]:
-    return {str(answer.SOPInstanceUID) for answer in archive.objects}
+def kill_sending(folder: Path, models: Path, number: int, kills: int = KILLS) -> Record:
+    """Kill the node again and again while its connection to a peer, DCMTK's storescp, is open.
 
-
-def _output(process: Any) -> bytes:
-    path = Path(process.output_file)
-    return path.read_bytes() if path.exists() else b""
+    The peer takes a second for each object, so that most moments fall between the first byte of one and its status.
+    """
+    moments = random.Random(f"node_sending{number}")
+    folder.mkdir(parents=True)
+    peer, port = StoreScp(folder / "peer", "--sleep-during", "1"), free_port()
+    queue = folder / "node"
+    scanner = Scanner(port, make_scans(SLOW_IMAGES))
+    scanner.start()
+    scanner.gate.release(SLOW_IMAGES)
+    command = node_command(queue, models, port, SLOW_OUTPUTS, "--peer", peer.name, "--keep-free-gigabytes", 0)
+    killed_in: list[str] = []
+    try:
+        for life in range(kills + 1):
+            with listening(command) as process:
+                if life < kills:
+                    wait_for(lambda: is_connected(peer.port), process, PATIENCE)
+                    time.sleep(moments.uniform(0.0, 2.5))
+                    sending = undelivered(queue) and is_connected(peer.port)
+                    killed_in.append("sending" if sending else "between two associations")
+                    kill(process)
+                else:
+                    wait_for(lambda: len(scanner.done) == SLOW_IMAGES, process, PATIENCE)
+                    wait_for(lambda: not undelivered(queue), process, PATIENCE)
+                    stop(process)
+        counted = count_answers(scanner.images, peer.objects, SLOW_OUTPUTS)
+    finally:
+        peer.signal(9)
+    return {**counted, "kills": kills, "killed_while": _tally(killed_in), "ok": judge(counted)}
 
 
 def _state(folder: Path) -> str:
     """What the node was doing: the moment of a kill is looked at, not chosen."""
-    import sqlite3
-
-    with contextlib.closing(sqlite3.connect(f"file:{folder / 'queue.sqlite'}?mode=ro", uri=True)) as queue:
-        begun = queue.execute("select count(*) from images where begun and state = 'waiting'").fetchone()[0]
-        unsent = queue.execute("select count(*) from deliveries where state = 'waiting'").fetchone()[0]
-    return "predicting" if begun else "sending" if unsent else "idle"
+    if ask(folder, "select count(*) from images where begun and state = 'waiting'"):
+        return "predicting"
+    return "sending" if ask(folder, "select count(*) from deliveries where state = 'waiting'") else "idle"
 
 
-def _count(scanner: Scanner, archive: Archive, killed_in: list[str]) -> Record:
-    once = lost = doubled = 0
-    for image in scanner.images:
-        uids = {(answer.Modality, str(answer.SOPInstanceUID)) for answer in archive.of(image)}
-        kinds = sorted(kind for kind, _ in uids)
-        once += kinds == sorted(kind.upper() for kind in OUTPUTS)
-        lost += len({kind for kind, _ in uids}) < len(OUTPUTS)
-        doubled += len(uids) > len({kind for kind, _ in uids})
-    again = len(archive.objects) - len(_uids(archive))
-    facts = {"kills": len(killed_in), "images": len(scanner.images), "answered_once": once, "lost": lost}
-    more = {"doubled": doubled, "sent_by_the_scanner_again": scanner.resent, "same_object_again": again}
-    states = {state: killed_in.count(state) for state in sorted(set(killed_in))}
-    return {**facts, **more, "killed_while": states, "ok": once == len(scanner.images) and not doubled}
+def _tally(states: list[str]) -> dict[str, int]:
+    return {state: states.count(state) for state in sorted(set(states))}

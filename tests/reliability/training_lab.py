@@ -37,10 +37,11 @@ class Lab:
 
     Args:
         folder: everything is made below it, on first use.
+        images: that the drill node_load sends.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+    def __init__(self, folder: Path, images: int = 300) -> None:
+        self.folder, self.images = folder.resolve(), images
         self.phantom = self.folder / "phantom"
         if not self.phantom.exists():
             make_phantom(self.phantom, counts={"benign": 14, "malignant": 12}, size_range=((60, 80), (70, 100)))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 pytest.importorskip("pynetdicom", reason="pynetdicom, of requirements-clinic.txt, is not installed")
 
 from node_lab import Archive
-from pynetdicom import _config
 
 from bundle.prediction.batch import weights_digest
 from bundle.prediction.predictor import Predictor
@@ -39,8 +37,6 @@ def start_node(
     tmp_path: Path, archive: Archive, predictor: tuple[Predictor, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Node]]:
     """Start a node; settings by name. Its queue is `tmp_path / "node"`, its peer the archive."""
-    monkeypatch.setattr(_config, "STORE_RECV_CHUNKED_DATASET", False)
-    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
     monkeypatch.setattr("bundle.serving.delivery.FIRST_WAIT", 0.05)
     nodes = []
 

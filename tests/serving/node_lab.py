@@ -70,10 +70,11 @@ class Archive:
     def of(self, source: Dataset) -> list[Dataset]:
         """What it got that refers to an image."""
         uid = str(source.SOPInstanceUID)
-        return [each for each in self.objects if uid in _references(each)]
+        return [each for each in self.objects if uid in references(each)]
 
 
-def _references(dataset: Dataset) -> set[str]:
+def references(dataset: Dataset) -> set[str]:
+    """The instances that a dataset refers to, by their UIDs."""
     return {str(e.value) for e in dataset.iterall() if e.keyword == "ReferencedSOPInstanceUID"}
 
 

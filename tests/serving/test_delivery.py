@@ -6,6 +6,8 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ import pytest
 from node_lab import Archive, scan, send, statuses, wait_for
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from bundle.errors import UserError
+from bundle.errors import InputError, UserError
 from bundle.serving.node import Node
+from bundle.serving.queue import Queue
 from bundle.serving.targets import FolderTarget, Peer
 from scripts import dicom_node
 
@@ -69,6 +74,72 @@ def test_a_class_that_a_peer_does_not_take_keeps_no_other_from_it(
     wait_for(lambda: len(archive.objects) == len(outputs) - 1)
     assert reason == ("refuses objects of class 1.2.840.10008.5.1.4.1.1.66.4",)
     assert [answer.Modality for answer in archive.objects] == ["SR"][: len(outputs) - 1]
+    wait_for(lambda: node.couriers[0].problem == "")
+
+
+def test_no_answer_of_a_peer_is_lost_where_threads_are_held_up(
+    start_node: Start, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine: a pause that is asked for comes too late, and whoever waits for an answer too."""
+
+    class HeldUp(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            passed = super().wait(timeout)
+            time.sleep(0.5)
+            return passed
+
+    make, send_message = Association.__init__, DIMSEServiceProvider.send_msg
+
+    def make_held_up(association: Association, *arguments: Any, **named: Any) -> None:
+        make(association, *arguments, **named)
+        if association.is_requestor and association.ae.ae_title == "BUS_NODE":
+            association._reactor_checkpoint = HeldUp()
+            association._reactor_checkpoint.set()
+
+    def send_and_wait(provider: DIMSEServiceProvider, *arguments: Any) -> None:
+        send_message(provider, *arguments)
+        if isinstance(provider.assoc._reactor_checkpoint, HeldUp):
+            time.sleep(0.8)
+
+    monkeypatch.setattr(Association, "__init__", make_held_up)
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send_and_wait)
+    node = start_node(outputs=("seg", "sr", "pr"))
+    send(node.port, scan())
+    wait_for(lambda: len(archive.objects) >= 3 and not _waiting(node))
+    assert len(archive.objects) == 3
+
+
+def test_delivery_outlives_a_disk_that_is_full_for_a_while(
+    start_node: Start, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundle.serving.delivery.WAIT_FOR_DISK", 0.05)
+    is_full = threading.Event()
+    transaction = Queue._transaction
+
+    def fail(queue: Queue) -> Any:
+        if is_full.is_set():
+            raise InputError(queue.folder, "the node's queue cannot be used (disk is full)", "free space")
+        return transaction(queue)
+
+    def fill(_: Dataset) -> int:
+        if not archive.objects:
+            is_full.set()
+        return 0x0000
+
+    monkeypatch.setattr(Queue, "_transaction", fail)
+    archive.answer = fill
+    node = start_node(outputs=("seg", "sr"))
+    image = scan()
+    send(node.port, image)
+    wait_for(lambda: node.couriers[0].problem == "waits until the node can write to its disk")
+    archive.stop()  # what cannot be sent cannot be noted either
+    node.couriers[0].wake.set()
+    time.sleep(0.3)
+    archive.start()
+    is_full.clear()
+    wait_for(lambda: not _waiting(node))
+    assert sorted({answer.Modality for answer in archive.of(image)}) == ["SEG", "SR"]
+    assert len({answer.SOPInstanceUID for answer in archive.of(image)}) == 2
     wait_for(lambda: node.couriers[0].problem == "")
 
 

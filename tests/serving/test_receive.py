@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,6 +196,29 @@ def test_video_is_taken_with_the_rest_of_its_study(start_node: Start, archive: A
     still = scan()
     assert statuses(send(node.port, video, still)) == [0x0000] * 2
     wait_for(lambda: archive.of(still))
+
+
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_an_image_that_the_full_disk_does_not_take_is_answered_and_the_next_one_kept(
+    start_node: Start, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    node = start_node()
+    calls = iter([True, False])  # the first image fails at the first call
+    do = getattr(os, call)
+
+    def full(*arguments: Any) -> Any:
+        if next(calls, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return do(*arguments)
+
+    # In place of the module, which other threads use too.
+    monkeypatch.setattr("bundle.serving.incoming.os", SimpleNamespace(**{**vars(os), call: full}))
+    answers = send(node.port, scan(), scan())
+    monkeypatch.undo()
+    assert statuses(answers) == [0xA700, 0x0000]
+    assert answers[0].ErrorComment == "the node's disk is full"
+    assert _kept(node) == 1
+    wait_for(lambda: not list(node.incoming.iterdir()))
 
 
 def test_what_came_of_an_object_whose_sender_went_away_is_deleted(start_node: Start) -> None:

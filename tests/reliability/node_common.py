@@ -69,7 +69,8 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 def ask(folder: Path, question: str) -> int:
-    """A number from a node's queue, read beside it; 0 while there is none."""
+    """A number from a node's queue, read beside it; 0 while there is none. Asked in a loop, it is not in the way."""
+    time.sleep(0.1)
     try:
         with contextlib.closing(sqlite3.connect(f"file:{folder / 'queue.sqlite'}?mode=ro", uri=True)) as queue:
             return int(queue.execute(question).fetchone()[0])

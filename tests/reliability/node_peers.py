@@ -80,7 +80,7 @@ def trouble_peer(folder: Path, models: Path, number: int) -> Record:
             if case == "silent in the midst of an object":
                 wait_for(lambda: is_connected(peer.port), process, PATIENCE)
                 peer.signal(signal.SIGSTOP)
-            wait_for(lambda: len(list(good.folder.iterdir())) == IMAGES * len(OUTPUTS), process, PATIENCE)
+            wait_for(lambda: _count_files(good) == IMAGES * len(OUTPUTS), process, PATIENCE)
             others = time.monotonic() - begun
             told = wait_for(lambda: TOLD[case] in _page(status), process, PATIENCE)
             if case == "silent in the midst of an object":
@@ -117,6 +117,12 @@ def _end(case: str, peer: StoreScp) -> None:
         peer.start()
 
 
+def _count_files(peer: StoreScp) -> int:
+    time.sleep(0.05)
+    return len(list(peer.folder.iterdir()))
+
+
 def _page(port: int) -> str:
+    time.sleep(0.2)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
         return str(answer.read().decode())

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from bundle.files import write_atomically
     from bundle.reports.blocks import render_blocks
     from bundle.reports.cines import render_cines
+    from bundle.reports.examinations import render_examinations
     from bundle.reports.pages import (
         plan_figures,
         render_pages,
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
     outdated = []
     pages = render_pages(options.docs / "results", ROOT)
-    for render in (render_tools, render_cines, render_blocks):
+    for render in (render_tools, render_cines, render_examinations, render_blocks):
         pages |= render(options.docs)
     for name, text in pages.items():
         page = options.docs / name

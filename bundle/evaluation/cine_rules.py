@@ -29,19 +29,32 @@ def score_rules(cines: Sequence[tuple[bool, Sequence[Look]]], draws: int = DRAWS
     """
     shown = [(malignant, looks) for malignant, looks in cines if any(look.probability is not None for look in looks)]
     labels = np.array([malignant for malignant, _ in shown], dtype=bool)
+    names = [str(number) for number in range(len(labels))]
     rules: dict[str, Any] = {}
     for name, join in AGGREGATES.items():
         every = [join([look.probability for look in looks if look.probability is not None]) for _, looks in shown]
         track = [follow(looks, name).probability for _, looks in shown]
         rules[name] = {
-            "followed": _score(labels, np.array(track, dtype=float), draws, seed),
-            "all outlines": _score(labels, np.array(every, dtype=float), draws, seed),
+            "followed": score_aggregate(labels, np.array(track, dtype=float), names, draws, seed),
+            "all outlines": score_aggregate(labels, np.array(every, dtype=float), names, draws, seed),
         }
     return {"cines": len(shown), "malignant": int(labels.sum()), "rules": rules}
 
 
-def _score(labels: np.ndarray, probabilities: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
-    groups = [str(number) for number in range(len(labels))]
+def score_aggregate(
+    labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str], draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """Score the probabilities of wholes, such as cines or patients.
+
+    Args:
+        labels: (N,) bool.
+        probabilities: (N,) float in [0, 1].
+        groups: (N,) by which the bootstrap draws.
+        draws, seed: of the bootstrap.
+
+    Returns:
+        ``log_loss``, ``brier``, ``ece``, ``auroc`` with intervals, and the ``slope`` of the calibration line.
+    """
     kept = np.clip(probabilities, LEAST, 1 - LEAST)
     means = {"log_loss": -np.log(np.where(labels, kept, 1 - kept)), "brier": (probabilities - labels) ** 2}
     told: dict[str, Any] = {

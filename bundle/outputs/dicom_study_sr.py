@@ -8,6 +8,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle import __version__
@@ -15,6 +16,7 @@ from bundle.finding import NOT_A_DEVICE
 from bundle.outputs.dicom import (
     MANUFACTURER,
     MODEL_NAME,
+    SCHEME,
     algorithm_parameters,
     building,
     instance_arguments,
@@ -31,6 +33,7 @@ SERIES_NUMBER, SERIES_DESCRIPTION = 9105, "Summary of the study"
 _SIDES = {"R": codes.SCT.Right, "L": codes.SCT.Left}
 _NAMES = {"R": "right breast", "L": "left breast", "": "breast, side not told"}
 _DERIVATIONS = {"max": codes.SCT.Maximum, "mean": codes.SCT.Mean}
+EXAMINATION = Code("EXAMINATION", SCHEME, "Calibrated for the images of an examination together")
 
 
 def make_study_report(
@@ -38,7 +41,8 @@ def make_study_report(
 ) -> Dataset:
     """Return a Comprehensive SR: for each side the probability of cancer, its most suspicious image and comments.
 
-    The highest and the mean probability of a side's images are in percent. A side without an outlined lesion has no
+    The highest and the mean probability of a side's images are in percent, and where the weights were calibrated for
+    that, the probability of all of them together. A side without an outlined lesion has no
     number, and refers to all of its images.
 
     Args:
@@ -80,7 +84,7 @@ def make_study_report(
             is_final=False,
             is_verified=False,
             record_evidence=True,
-            coding_schemes=[schemes.CodingSchemeIdentificationItem("99BUSBUNDLE", version=__version__)],
+            coding_schemes=[schemes.CodingSchemeIdentificationItem(SCHEME, version=__version__)],
             **arguments,
         )
         for source in sources.values():
@@ -115,7 +119,8 @@ def _group(
                 name=codes.DCM.ProbabilityOfCancer,
                 value=round_to(100 * value, PERCENT_STEP),
                 unit=codes.UCUM.Percent,
-                derivation=_DERIVATIONS[rule],
+                derivation=_DERIVATIONS.get(rule),
+                method=EXAMINATION if rule == "examination" else None,
             )
             for rule, value in content["probability"].items()
             if value is not None
@@ -127,7 +132,13 @@ def _group(
     counted = f"{content['images']} image(s), {content['with_lesion']} with an outlined lesion"
     warnings = [f"Warning: {warning}" for warning in best["warnings"]] if best else []
     site = [f"Calibrated for {best['site']}"] if best and best.get("site") else []
-    _add_comments(sr, group, [counted, *warnings, *site])
+    decisions = [
+        f"Examination at {name}: {told['decision']}"
+        for name, told in content.get("decisions", {}).items()
+        if told["decision"] is not None
+    ]
+    beyond = ["Warning: more images than of any patient it was calibrated on"] if content.get("beyond_fit") else []
+    _add_comments(sr, group, [counted, *decisions, *beyond, *warnings, *site])
     return group
 
 

@@ -23,6 +23,7 @@ EXTERNAL = "external_"  # begins the names of recorded evaluations on another ho
 BENCHMARK = "benchmark_"  # begins the names of what scripts/benchmark.py wrote
 FUZZ = "fuzz"
 GREY = "grey"  # what scripts/audit_grey.py wrote
+EXAMINATION = "examination_rule"  # what scripts/examination_rule.py wrote
 MARKS = "marks"  # what scripts/audit_marks.py wrote
 RECALIBRATION = "recalibration"  # the site file that docs/recalibration.md quotes, without its images
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
@@ -188,7 +189,7 @@ def read_records(results_dir: PathLike) -> Records:
             keys = _SPEEDS if kind.startswith("training") else ("runs", "provenance")
             _require(file, content, keys, f"run scripts/benchmark.py {kind.split('_')[0]} again")
             records.benchmarks[kind] = content
-        elif kind_of(content) or file.stem in (FUZZ, GREY, MARKS, RECALIBRATION, TOOLS, CINES):
+        elif kind_of(content) or file.stem in (FUZZ, GREY, MARKS, RECALIBRATION, TOOLS, CINES, EXAMINATION):
             records.others.append({**content, "dataset_name": read.get("name")})
         elif content.get("task") == CLASSIFICATION:
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)

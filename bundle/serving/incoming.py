@@ -71,11 +71,11 @@ def receiving_into(folder: Path, judge: Callable[[int], str]) -> Any:
     """Let pynetdicom, in the whole process, write what it receives into `IncomingFile`; memory stays flat so."""
     former = _config.STORE_RECV_CHUNKED_DATASET, dimse_messages.NamedTemporaryFile
     _config.STORE_RECV_CHUNKED_DATASET = True
-    dimse_messages.NamedTemporaryFile = lambda **_: IncomingFile(folder, judge)  # type: ignore[misc, assignment]
+    dimse_messages.NamedTemporaryFile = lambda **_: IncomingFile(folder, judge)  # type: ignore[assignment]
     try:
         yield
     finally:
-        _config.STORE_RECV_CHUNKED_DATASET, dimse_messages.NamedTemporaryFile = former  # type: ignore[misc]
+        _config.STORE_RECV_CHUNKED_DATASET, dimse_messages.NamedTemporaryFile = former
 
 
 def clear_incoming(folder: Path) -> Path:

@@ -187,7 +187,7 @@ class Node:
         if self.settings.quiet is None:
             if self.queue.one("select 1 from studies where is_open"):
                 self.queue.write("update studies set is_open = 0")
-        elif summarise_quiet_studies(self.queue, self.settings.quiet):
+        elif summarise_quiet_studies(self.queue, self.settings.quiet, self.worker.predictor.classifier.card):
             self._wake_couriers()
         if time.monotonic() - self._last_deletion > _BETWEEN_DELETIONS or not self._last_deletion:
             self._last_deletion = time.monotonic()

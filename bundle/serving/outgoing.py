@@ -56,4 +56,4 @@ def _keep_responses(association: Association) -> None:
         else:
             serve(message, context_id)
 
-    association._serve_request = serve_or_give_back  # type: ignore[method-assign]
+    association._serve_request = serve_or_give_back  # type: ignore[assignment, method-assign]

@@ -11,6 +11,8 @@ from typing import Any
 from bundle import __version__
 from bundle.errors import InputError
 from bundle.evaluation.cine import RULE
+from bundle.evaluation.classification import name_point
+from bundle.evaluation.examination import examination_probability
 from bundle.evaluation.external import RULES
 from bundle.files import write_atomically, write_json
 from bundle.finding import NOT_A_DEVICE
@@ -28,19 +30,29 @@ SIDES = ("R", "L", "")
 
 logger = logging.getLogger(__name__)
 
-NOTE = (
+_IMAGES = (
     f"Probabilities were calibrated on single images. A cine counts once, with the {RULE} over the frames that follow "
-    "its lesion. The highest of several images is higher than that of one, and neither it nor the mean is calibrated "
-    "for a patient."
+    "its lesion. "
+)
+NOTE = (
+    f"{_IMAGES}The highest of several images is higher than that of one, and neither it nor the mean is calibrated for "
+    "a patient."
+)
+NOTE_CALIBRATED = (
+    "{images}That of the examination is their {rule}, calibrated on {patients} patients with {most} images at most; "
+    "the highest and the mean are not calibrated for a patient."
 )
 
 
-def summarise_quiet_studies(queue: Queue, quiet: float, now: float | None = None) -> int:
+def summarise_quiet_studies(
+    queue: Queue, quiet: float, card: Mapping[str, Any] | None = None, now: float | None = None
+) -> int:
     """Summarise each study of which nothing came for some time and no image waits; returns how many.
 
     Args:
         queue: of the node.
         quiet: seconds without a further image.
+        card: of the classifier, see `summarise_study`.
         now: seconds since the epoch; for tests.
 
     Raises:
@@ -54,7 +66,7 @@ def summarise_quiet_studies(queue: Queue, quiet: float, now: float | None = None
     )
     for uid, last_image, summaries in rows:
         try:
-            _summarise(queue, str(uid), float(last_image), int(summaries) + 1)
+            _summarise(queue, str(uid), float(last_image), int(summaries) + 1, card)
         except InputError:  # of the disk: it is tried again
             raise
         except Exception:
@@ -64,9 +76,9 @@ def summarise_quiet_studies(queue: Queue, quiet: float, now: float | None = None
     return len(rows)
 
 
-def _summarise(queue: Queue, study: str, last_image: float, number: int) -> None:
+def _summarise(queue: Queue, study: str, last_image: float, number: int, card: Mapping[str, Any] | None) -> None:
     images = _images_of(queue, study)
-    summary = summarise_study(images)
+    summary = summarise_study(images, card)
     failed = queue.all("select reason from images where study = ? and state = ?", study, FAILED)
     summary = {**summary, "number": number, "not_used": [str(reason) for (reason,) in failed]}
     folder = queue.answers / "studies"
@@ -107,7 +119,7 @@ def _images_of(queue: Queue, study: str) -> list[dict[str, Any]]:
     return list(images.values())
 
 
-def summarise_study(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise_study(images: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Say what the images of one study came to, for each side that a header tells.
 
     An image counts once: a cine with the probability of the outlines that follow its lesion. An image without an
@@ -115,13 +127,18 @@ def summarise_study(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         images: "uid", "side" ("L", "R" or "") and "findings", of its frames, as plain JSON.
+        card: of the classifier. Where it has an `examination`, see `bundle.evaluation.examination`, and made all of the
+            findings, a side's images have a calibrated probability as well.
 
     Returns:
         "sides": by side, the number of "images" and of those "with_lesion", the "most_suspicious" ("uid", "frame",
         "probability", "decisions", "call", "warnings"; of a cine those of its most suspicious frame,
         and "cine" with its own probability) or None, and "probability" by each rule of
-        `bundle.evaluation.external.RULES`; "note", "notice", "bundle_version".
+        `bundle.evaluation.external.RULES`; "note", "notice", "bundle_version". With a calibration also
+        "probability" by "examination", "decisions" at its operating points, and "beyond_fit": whether there are more
+        images than of any patient that it was fitted on.
     """
+    calibration = _calibration_for(images, card)
     sides: dict[str, dict[str, Any]] = {}
     for side in (side for side in SIDES if any(image["side"] == side for image in images)):
         of_side = [image for image in images if image["side"] == side]
@@ -133,7 +150,36 @@ def summarise_study(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "most_suspicious": best,
             "probability": {rule: join(probabilities) if chosen else None for rule, join in RULES.items()},
         }
-    return {"sides": sides, "note": NOTE, "notice": NOT_A_DEVICE, "bundle_version": __version__}
+        if calibration is not None:
+            _add_examination(sides[side], probabilities, calibration)
+    note = NOTE
+    if calibration is not None:
+        on = calibration["fitted_on"]
+        numbers = {"rule": calibration["rule"], "patients": on["patients"], "most": on["most_images"]}
+        note = NOTE_CALIBRATED.format(images=_IMAGES, **numbers)
+    return {"sides": sides, "note": note, "notice": NOT_A_DEVICE, "bundle_version": __version__}
+
+
+def _calibration_for(images: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What the card says of examinations; None where it says nothing, or other weights made a finding, or a site's
+    calibration did, for which it was not fitted."""
+    calibration: Mapping[str, Any] | None = (card or {}).get("examination")
+    made = [finding for image in images for finding in image["findings"]]
+    fits = all(each["models"].get("classifier") == (card or {}).get("sha256") and not each.get("site") for each in made)
+    return calibration if made and fits else None
+
+
+def _add_examination(side: dict[str, Any], probabilities: Sequence[float], calibration: Mapping[str, Any]) -> None:
+    value = examination_probability(calibration, probabilities) if probabilities else None
+    side["probability"]["examination"] = value
+    side["decisions"] = {
+        name_point(point["sensitivity_wish"]): {
+            "threshold": point["threshold"],
+            "decision": None if value is None else ("malignant" if value >= point["threshold"] else "benign"),
+        }
+        for point in calibration["operating_points"]
+    }
+    side["beyond_fit"] = len(probabilities) > calibration["fitted_on"]["most_images"]
 
 
 def _most_suspicious(image: Mapping[str, Any]) -> dict[str, Any] | None:

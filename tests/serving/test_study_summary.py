@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import time
@@ -61,6 +62,42 @@ def test_each_side_has_its_most_suspicious_image_and_its_mean() -> None:
     assert sides["R"]["probability"] == {"max": None, "mean": None}
 
 
+CARD = {
+    "sha256": "c" * 64,
+    "examination": {
+        **{"rule": "mean of logits", "slope": 2.0, "intercept": -0.5},
+        "operating_points": [{"sensitivity_wish": 0.9, "threshold": 0.3}],
+        "fitted_on": {"patients": 100, "most_images": 2},
+    },
+}
+
+
+def _images(*probabilities: float | None, **more: Any) -> list[dict[str, Any]]:
+    told = {"models": {"classifier": "c" * 64}, **more}
+    return [{"uid": str(n), "side": "L", "findings": [_finding(p, **told)]} for n, p in enumerate(probabilities)]
+
+
+def test_an_examination_has_the_probability_that_the_card_calibrates() -> None:
+    side = summarise_study(_images(0.5, 0.5), CARD)["sides"]["L"]
+    assert side["probability"]["examination"] == pytest.approx(1 / (1 + math.exp(0.5)))
+    assert side["decisions"] == {"sensitivity 0.90": {"threshold": 0.3, "decision": "malignant"}}
+    assert not side["beyond_fit"]
+    assert summarise_study(_images(0.5, 0.5, 0.5), CARD)["sides"]["L"]["beyond_fit"]
+    side = summarise_study(_images(None), CARD)["sides"]["L"]
+    assert side["probability"]["examination"] is None
+    assert side["decisions"]["sensitivity 0.90"]["decision"] is None
+    assert "calibrated on 100 patients" in summarise_study(_images(0.5), CARD)["note"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"models": {"classifier": "d" * 64}}, {"site": "A hospital"}], ids=["weights", "site"]
+)
+def test_what_was_calibrated_for_others_is_not_said(more: dict[str, Any]) -> None:
+    summary = summarise_study(_images(0.5, 0.5, **more), CARD)
+    assert "examination" not in summary["sides"]["L"]["probability"]
+    assert "neither it nor the mean is calibrated" in summary["note"]
+
+
 def _summary(node: Node, study: str) -> dict[str, Any] | None:
     path = node.queue.answers / "studies" / f"{study}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -96,9 +133,12 @@ def test_a_study_is_summarised_once_it_is_quiet_and_again_after_a_further_image(
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools checks the objects")
 def test_the_report_of_a_study_conforms_and_says_what_the_summary_says(
-    start_node: Start, archive: Archive, tmp_path: Path
+    start_node: Start, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = start_node(outputs=("seg",), quiet=0.1)
+    classifier = node.worker.predictor.classifier
+    told = {**CARD["examination"], "fitted_on": {"patients": 100, "most_images": 1}}
+    monkeypatch.setattr(classifier, "card", {**classifier.card, "examination": told})
     study, common = generate_uid(), {"StudyDate": "20260101", "StudyTime": "120000", "StudyID": "1"}
     cine = ultrasound([scan(5).pixel_array] * 3, StudyInstanceUID=study, Laterality="R", **common)
     send(node.port, cine, *(scan(number, StudyInstanceUID=study, Laterality="L", **common) for number in range(2)))
@@ -116,6 +156,9 @@ def test_the_report_of_a_study_conforms_and_says_what_the_summary_says(
         if value is not None
     ]
     assert [float(item.MeasuredValueSequence[0].NumericValue) for item in numbers] == pytest.approx(expected)
+    assert "examination" in summary["sides"]["L"]["probability"]
+    page = (node.queue.answers / "studies" / f"{study}.html").read_text(encoding="utf-8")
+    assert "P(malignant) of the images together" in page
 
 
 def _numbers(item: Dataset) -> list[Dataset]:

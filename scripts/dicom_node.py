@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import ssl
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +122,23 @@ def _tls(options: argparse.Namespace) -> tuple[ssl.SSLContext | None, ssl.SSLCon
     return contexts[0], contexts[1]
 
 
+def _number(least: float, most: float = math.inf, whole: bool = False) -> Callable[[str], float]:
+    """A reader of numbers between two, the least included: nan and what is outside is a user's mistake."""
+
+    def read(text: str) -> float:
+        number = int(text) if whole else float(text)
+        if not (least <= number <= most and math.isfinite(number)):
+            bound = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {bound}")
+        return number
+
+    read.__name__ = "number"  # which argparse names where it is none
+    return read
+
+
+_PORT = _number(0, 65535, whole=True)
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -128,9 +147,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--folder", type=Path, required=True, metavar="DIR", help="of the queue: images, answers, what became of them")
     add("--ae-title", default="BUS_NODE", metavar="AETITLE", help="its own; default: BUS_NODE")
     add("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
-    add("--port", type=int, default=11112, help="port to listen at; default: 11112")
+    add("--port", type=_PORT, default=11112, help="port to listen at; default: 11112")
     add("--allow", nargs="+", metavar="AETITLE[@ADDRESS]", help="who may send; the address may be a network")
-    add("--status-port", type=int, metavar="PORT", help="show a status page at 127.0.0.1:PORT")
+    add("--status-port", type=_PORT, metavar="PORT", help="show a status page at 127.0.0.1:PORT")
     add("--verbose", action="store_true", help="also log each object that is refused or passed over")
     answers = parser.add_argument_group("answers").add_argument
     answers(
@@ -142,14 +161,20 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     answers("--peer", nargs="+", metavar="AETITLE@HOST:PORT", help="gets them by C-STORE")
     answers("--deliver-to", nargs="+", type=Path, metavar="DIR", help="gets them as STUDY/UID.dcm")
-    answers("--commit", type=float, metavar="SECONDS", help="ask peers for storage commitment, and wait so long for it")
-    answers("--quiet", type=float, default=120, metavar="SECONDS", help="summarise a study after so long; default: 120")
+    answers(
+        "--commit", type=_number(1), metavar="SECONDS", help="ask peers for storage commitment, and wait so long for it"
+    )
+    answers(
+        "--quiet", type=_number(0), default=120, metavar="SECONDS", help="summarise a study after so long; default: 120"
+    )
     answers("--no-summary", action="store_true", help="no summaries of studies")
     limits = parser.add_argument_group("limits").add_argument
-    limits("--max-megabytes", type=float, default=1000, metavar="N", help="of one object; default: 1000")
-    limits("--max-associations", type=int, default=10, metavar="N", help="at a time; default: 10")
-    limits("--keep-free-gigabytes", type=float, default=2, metavar="N", help="of the disk, else refuse; default: 2")
-    limits("--days", type=float, default=7, metavar="N", help="delete so long after delivery; default: 7")
+    limits("--max-megabytes", type=_number(1), default=1000, metavar="N", help="of one object; default: 1000")
+    limits("--max-associations", type=_number(1, whole=True), default=10, metavar="N", help="at a time; default: 10")
+    limits(
+        "--keep-free-gigabytes", type=_number(0), default=2, metavar="N", help="of the disk, else refuse; default: 2"
+    )
+    limits("--days", type=_number(0), default=7, metavar="N", help="delete so long after delivery; default: 7")
     tls = parser.add_argument_group("TLS, for both directions").add_argument
     tls("--tls-cert", type=Path, metavar="FILE", help="its certificate, PEM")
     tls("--tls-key", type=Path, metavar="FILE", help="the key of it, PEM, without a password")
@@ -169,7 +194,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     model("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     model(
         "--backend",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
+        choices=BACKENDS,
         default="auto",
         help="what computes the networks",
     )

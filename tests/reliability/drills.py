@@ -465,7 +465,7 @@ DRILLS: dict[str, tuple[Callable[[Lab, int], Record], int]] = {
     "soak": (try_soak, 2),
     "cost": (try_cost, 1),
     "node": (try_node, 1),
-    "node_sending": (try_node_sending, 1),
+    "node_sending": (try_node_sending, 2),
     "node_disk": (try_node_disk, 3),
     "node_peers": (try_node_peers, 5),
     "node_load": (try_node_load, 1),

@@ -67,11 +67,12 @@ def kill_receiving(folder: Path, models: Path, number: int, kills: int = KILLS) 
 def kill_sending(folder: Path, models: Path, number: int, kills: int = KILLS) -> Record:
     """Kill the node again and again while its connection to a peer, DCMTK's storescp, is open.
 
-    The peer takes a second for each object, so that most moments fall between the first byte of one and its status.
+    The peer takes a second for each object, so that most moments fall between the first byte of one and its status: in
+    tries of even numbers before it has stored the object, in those of odd ones after that.
     """
     moments = random.Random(f"node_sending{number}")
     folder.mkdir(parents=True)
-    peer, port = StoreScp(folder / "peer", "--sleep-during", "1"), free_port()
+    peer, port = StoreScp(folder / "peer", f"--sleep-{('during', 'after')[number % 2]}", "1"), free_port()
     queue = folder / "node"
     scanner = Scanner(port, make_scans(SLOW_IMAGES))
     scanner.start()

@@ -24,6 +24,10 @@ WHAT = {
     "worlds": "stopped with two processes, gone on with one, and the other way round",
     "soak": "200 epochs in one process, both stages",
     "node": "kill -9 of the DICOM node while images come in, the same command again",
+    "node_sending": "kill -9 of the node while its connection to DCMTK's storescp is open, the same command again",
+    "node_disk": "the node's disk filled while images come in: to its reserve, to the last byte, and killed there",
+    "node_peers": "one of two peers down, slow, silent, or without a class",
+    "node_load": "the same images through scripts/predict.py, then from storescu through the node to storescp",
     "cost": "one checkpoint of the default segmentation network, median of 20",
 }
 
@@ -56,7 +60,20 @@ def _seen(name: str, tries: Sequence[dict[str, Any]]) -> str:
         return _count(f"exit code {record['exit_code']}:" for record in tries)
     if name == "cost":
         return f"{tries[0]['seconds']:.2f} s for {tries[0]['megabytes']:.0f} MB"
-    if name == "node":
+    if name == "node_disk":
+        refused = sum(sum(record["refused_while_full"].values()) for record in tries)
+        return f"{_answered(tries)}; {refused} refusals while it was full, each as out of resources"
+    if name == "node_peers":
+        return (
+            f"{_answered(tries)} at either peer; the other had all after {greatest('other_peer_had_all_after'):.0f} s"
+        )
+    if name == "node_load":
+        last = tries[-1]
+        return (
+            f"{last['images']} images: {last['node_seconds']:.0f} s through the node, {last['batch_seconds']:.0f} s by "
+            f"predict.py (ratio {last['ratio']:.2f}); memory {last['memory_mib'][0]} → {last['memory_mib'][1]} MiB"
+        )
+    if name in ("node", "node_sending"):
         kills, images, once, lost, doubled = (
             sum(record[key] for record in tries) for key in ("kills", "images", "answered_once", "lost", "doubled")
         )
@@ -74,6 +91,13 @@ def _seen(name: str, tries: Sequence[dict[str, Any]]) -> str:
         files = ", ".join(f"{before} → {after}" for before, after in (record["open_files"] for record in tries))
         return f"memory grew by {100 * greatest('growth'):.1f} % at most; open files {files}"
     return _same(tries)
+
+
+def _answered(tries: Sequence[dict[str, Any]]) -> str:
+    once, images, lost, doubled = (
+        sum(record[key] for record in tries) for key in ("answered_once", "images", "lost", "doubled")
+    )
+    return f"{once} of {images} images answered exactly once, {lost} lost, {doubled} doubled"
 
 
 def _same(tries: Sequence[dict[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from bundle.serving.node import Node, Settings
 from bundle.serving.queue import Image as QueuedImage
 from bundle.serving.queue import Queue
 from bundle.serving.targets import FolderTarget
+from scripts import dicom_node
 from tests.readers.clips import encode, video_dicom
 from tests.readers.fabricate import ultrasound
 
@@ -209,3 +210,21 @@ def test_settings_that_must_not_be_are_refused(tmp_path: Path, changes: dict[str
     settings = Settings(**{"folder": tmp_path, "ae_title": "A", "targets": (FolderTarget(tmp_path),), **changes})
     with pytest.raises(UserError, match=part):
         settings.check()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("--port", "99999"), ("--status-port", "-1"), ("--days", "-1"), ("--days", "nan"), ("--quiet", "inf")),
+        *(("--max-associations", "0"), ("--max-megabytes", "0"), ("--keep-free-gigabytes", "-2"), ("--commit", "x")),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_cannot_be_is_one_line(
+    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        dicom_node.main(["--folder", str(tmp_path / "node"), "--deliver-to", str(tmp_path), *words])
+    assert stopped.value.code == 2
+    assert f"argument {words[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "node").exists()

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import copy
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -80,5 +81,6 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""
-        content = {key: value for key, value in asdict(self).items() if key not in MAPS}
+        # Not by `asdict`, which would copy the maps as well.
+        content = copy.deepcopy({item.name: getattr(self, item.name) for item in fields(self) if item.name not in MAPS})
         return {"schema_version": SCHEMA_VERSION, **content, "notice": NOT_A_DEVICE}

@@ -23,7 +23,6 @@ from bundle.data.roots import dataset_folder
 from bundle.data.walk import count_others, require_text_name, tell_passed_over
 from bundle.errors import InputError, NotAnImageError, UserError
 from bundle.readers import read_image, read_mask, split_frame
-from bundle.readers.contrast import why_unusable
 from bundle.readers.masks import fit_mask
 from bundle.transforms.calipers import calipers_at
 
@@ -175,7 +174,7 @@ def check_case(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> 
         return InputError(folder / item.masks[0], reason, "empty the mask or correct the class")
     if item.details.get("stated_size", _size(pixels)) != _size(pixels):
         flags.append("size-differs")
-    if why_unusable(image.tissue) is not None:
+    if image.unusable is not None:
         flags.append("blank")
     if rules and rules.seeks_marks and is_lesion and calipers_at(pixels, mask):
         flags.append("marks")

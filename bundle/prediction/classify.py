@@ -36,7 +36,7 @@ from bundle.transforms.calipers import calipers_at
 from bundle.transforms.features import FEATURES, describe_lesion
 from bundle.transforms.geometry import place_in_frame
 from bundle.transforms.lesion import Box, LesionCrop, LesionRegion, find_lesion, quantise
-from bundle.transforms.shape import measure_lesion
+from bundle.transforms.shape import measure_counts
 
 PAIR = 2
 """Of caliper marks: what measures something; a single bright cross is as often a fibre."""
@@ -125,9 +125,9 @@ class LesionClassifier:
             return self._without_outline(name, image, NONE_FOUND, ABSENT, levels, presence)
         if region.is_fallback:
             return self._without_outline(name, image, NONE_FOUND, NO_LESION, levels, presence)
-        seen = self.crop.show(torch.from_numpy(pixels / 255.0)[None], levels, region)[None].to(self.device)
+        seen = self.crop.show(pixels, levels, region, white=255)[None].to(self.device)
         logit = float(self.inferer(seen, self.network).reshape(()))
-        described = describe_lesion(pixels, levels, region)
+        described = describe_lesion(pixels, levels, region, image.grey)
         features = [described[name] for name in FEATURES]
         calibrated = calibrated_probability(self.card, [logit], [features]).item()
         explanation = self.explain(seen, region) if self.explain else None
@@ -138,7 +138,7 @@ class LesionClassifier:
             image=os.fspath(name),
             size=(frame_shape[0], frame_shape[1]),
             box=_shift(region.box, image),
-            lesion=measure_lesion(mask, _known(image.spacing_mm)),
+            lesion=measure_counts(region.counts.moved(*image.box[:2]), _known(image.spacing_mm)),
             other_boxes=tuple(_shift(box, image) for box in region.others),
             lesion_state=DOUBTFUL if doubtful else FOUND,
             outline_confidence=confidence,

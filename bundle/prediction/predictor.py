@@ -171,8 +171,9 @@ class Predictor:
         """Return what `segment` does, and the probability that there is a lesion, see `split_presence`."""
         image = equalise(torch.from_numpy(np.asarray(pixels, np.float32) / 255.0)[None], self.clip_limit)
         seen = fit(image, self.size, self.letterbox)[None].to(self.device).contiguous(memory_format=torch.channels_last)
-        probability = self.inferer(seen, self.segmenter).sigmoid()[0].cpu()
-        return split_presence(restore(probability, image.shape[-2:], self.letterbox))
+        probability, presence = split_presence(self.inferer(seen, self.segmenter).sigmoid()[0])
+        (native,) = restore(torch.from_numpy(probability)[None], image.shape[-2:], self.letterbox).numpy()
+        return native.clip(0, 1, out=native), presence
 
     def predict(
         self, image: str | os.PathLike[str] | np.ndarray | UltrasoundImage, frame: int | None = None

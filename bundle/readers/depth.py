@@ -8,6 +8,7 @@ count: they are cut, with a warning.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from bundle.errors import InputError
@@ -122,12 +123,22 @@ def _no_grey_values(path: str, values: np.ndarray) -> InputError:
 
 def count_levels(pixels: np.ndarray) -> int:
     """How many of the 256 grey levels the pixels (H, W) in [0, 255] use, rounded."""
-    counts = np.bincount(np.rint(pixels).astype(np.uint8).ravel(), minlength=256)
-    return int(np.count_nonzero(counts >= max(1.0, _LEVEL_SHARE * pixels.size)))
+    return _count_used(cv2.calcHist([cv2.convertScaleAbs(pixels)], [0], None, [256], [0, 256]), pixels.size)
 
 
-def describe_levels(pixels: np.ndarray) -> list[str]:
-    """The warning for a picture with few grey levels left, as a conversion to too few bits leaves it."""
+def _count_used(counts: np.ndarray, pixels: int) -> int:
+    return int(np.count_nonzero(counts >= max(1.0, _LEVEL_SHARE * pixels)))
+
+
+def describe_levels(pixels: np.ndarray, counts: np.ndarray | None = None) -> list[str]:
+    """The warning for a picture with few grey levels left, as a conversion to too few bits leaves it.
+
+    Args:
+        pixels: (H, W) in [0, 255].
+        counts: how many pixels of a part of them have each level: where that has enough, nothing else is looked at.
+    """
+    if counts is not None and _count_used(counts, pixels.size) >= FEW_LEVELS:
+        return []
     levels = count_levels(pixels) if pixels.size else 0
     if levels >= FEW_LEVELS:
         return []

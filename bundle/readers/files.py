@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +47,7 @@ def read_image(path: str | os.PathLike[str], frame: int | None = None, upcoming:
         image = (read_dicom if kind == DICOM else read_clip)(file, number, upcoming)
     else:
         image = (read_nifti if kind == NIFTI else read_picture)(file, number)
-    doubts = (*describe_levels(image.tissue), *describe_negative(image.tissue))
-    return replace(image, warnings=(*image.warnings, *doubts))
+    return image.warned([*describe_levels(image.tissue, image.grey.counts), *describe_negative(image.grey)])
 
 
 def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None) -> np.ndarray:

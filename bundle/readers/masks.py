@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import warnings
 
+import cv2
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from bundle.errors import InputError
 
@@ -74,7 +74,7 @@ def lesion_of(path: str, values: np.ndarray, is_jpeg: bool = False) -> np.ndarra
 
 def _labels_of(path: str, values: np.ndarray) -> np.ndarray | None:
     """The lesion of one value or of labels; None where the values are others."""
-    levels = np.unique(values)
+    levels = _different(values)
     if levels[0] < 0:
         raise InputError(path, f"the mask holds {_listed(levels)}: negative values", _MEND)
     lesion = levels[levels != 0]
@@ -92,6 +92,13 @@ def _labels_of(path: str, values: np.ndarray) -> np.ndarray | None:
     return np.asarray(values != 0)
 
 
+def _different(values: np.ndarray) -> np.ndarray:
+    """The different values, from the lowest to the highest."""
+    if values.dtype != np.uint8:
+        return np.unique(values)
+    return np.flatnonzero(cv2.calcHist([values], [0], None, [256], [0, 256])).astype(np.uint8)
+
+
 def _soft_lesion(path: str, values: np.ndarray, is_jpeg: bool) -> np.ndarray:
     """What lies above half of the maximum.
 
@@ -101,7 +108,7 @@ def _soft_lesion(path: str, values: np.ndarray, is_jpeg: bool) -> np.ndarray:
     highest = float(values.max())
     if is_jpeg and highest < EMPTY_JPEG_MASK:
         return np.zeros(values.shape, dtype=bool)
-    levels = np.unique(values)
+    levels = _different(values)
     low, high = (share * highest for share in _MIDDLE)
     if not is_jpeg and (levels % 1 == 0).all():
         low, high = 0, highest
@@ -109,7 +116,7 @@ def _soft_lesion(path: str, values: np.ndarray, is_jpeg: bool) -> np.ndarray:
         reason = f"the mask holds {_listed(levels)}: neither the labels of a label map nor one lesion value"
         raise InputError(path, reason, _MEND)
     lesion = np.asarray(values > highest / 2)
-    if (parts := ndimage.label(lesion)[1]) > MOST_LESIONS:
+    if (parts := cv2.connectedComponents(lesion.view(np.uint8), connectivity=4)[0] - 1) > MOST_LESIONS:
         reason = f"falls into {parts} parts above half of its maximum: it is a picture and no mask"
         raise InputError(path, reason, "give the mask itself")
     return lesion

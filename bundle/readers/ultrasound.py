@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import ImageFile
 
 from bundle.errors import InputError
 
-from .contrast import why_unusable
+from .contrast import GreyLevels, count_grey, why_unusable
 
 MAX_PIXELS = 25_000_000
 """Above this an image is refused before it is decoded: a PNG of 160 KB can hold 169 million pixels."""
@@ -55,7 +56,18 @@ class UltrasoundImage:
     @functools.cached_property
     def unusable(self) -> str | None:
         """Why the tissue shows nothing, see `why_unusable`; it is looked at once."""
-        return why_unusable(self.tissue)
+        return why_unusable(self.tissue, self.grey)
+
+    @functools.cached_property
+    def grey(self) -> GreyLevels:
+        """The grey levels of the tissue; they are counted once."""
+        return count_grey(self.tissue)
+
+    def warned(self, warnings: Sequence[str]) -> UltrasoundImage:
+        """The same image, of which more is known; what was counted of it is kept."""
+        image = replace(self, warnings=(*self.warnings, *warnings))
+        vars(image).update({name: value for name, value in vars(self).items() if name not in vars(image)})
+        return image
 
     def cut(self, values: np.ndarray) -> np.ndarray:
         """The region of a map (…, H, W) of the whole frame, such as a mask."""

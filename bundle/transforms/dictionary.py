@@ -210,7 +210,7 @@ class CropLesiond(MapTransform):
                 raise UserError(
                     f"{_name(image)}: {tuple(plain.shape)}, but its probability map is {levels.shape}; segment it again"
                 )
-            seen = self.crop.show(plain, levels[0], region)
+            seen = self.crop.show(plain[0].float().cpu().numpy(), levels[0], region)
             out[key] = MetaTensor(seen, meta=image.meta) if isinstance(image, MetaTensor) else seen
         out["lesion"] = {
             "box": torch.tensor(region.box),

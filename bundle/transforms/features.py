@@ -8,15 +8,15 @@ different devices, and one image in different depths, can be compared.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
-from bundle.readers.contrast import percentiles, sample_of
+from bundle.readers.contrast import GreyLevels, count_grey
 from bundle.transforms.lesion import Box, LesionRegion
-from bundle.transforms.shape import box_of, measure_lesion
+from bundle.transforms.shape import PixelCounts, box_of, count_pixels, measure_counts
 
 SHAPE_FEATURES = (
     *("solidity", "eccentricity", "circularity", "extent", "tallness", "steepness", "axis_ratio"),
@@ -46,35 +46,37 @@ GREY_SCALE = "from the median, in ranges of the 1st to 99th percentile"
 """How `GREY_FEATURES` count grey levels; a card says it, since features in other units would be nonsense in silence."""
 
 
-def grey_scale(pixels: np.ndarray) -> tuple[float, float]:
+def grey_scale(pixels: np.ndarray, levels: GreyLevels | None = None) -> tuple[float, float]:
     """Return the grey level that features count from, and the range that they count in: those of `GREY_SCALE`.
 
     Both follow every change of brightness and contrast, and no hot pixel or caption moves them.
 
     Args:
         pixels: (H, W) float, in any unit.
+        levels: of them, where they are counted already.
     """
-    dark, middle, bright = percentiles(sample_of(pixels), (1, 50, 99))
-    spread = bright - dark
-    return middle, spread if spread > 0 else 1.0
+    levels = levels or count_grey(pixels)
+    spread = levels.bright - levels.dark
+    return levels.middle, spread if spread > 0 else 1.0
 
 
-def describe_shape(mask: np.ndarray) -> dict[str, float]:
+def describe_shape(mask: np.ndarray, counts: PixelCounts | None = None) -> dict[str, float]:
     """Return the `SHAPE_FEATURES` of a mask.
 
     Args:
         mask: (H, W) bool, not empty.
+        counts: of its pixels, where they are counted already.
 
     Raises:
-        ValueError: as `measure_lesion`.
+        ValueError: as `count_pixels`.
     """
     height, width = mask.shape
-    measures = measure_lesion(mask)
+    measures = measure_counts(counts or count_pixels(mask))
     area, perimeter = measures["area_px"], measures["perimeter_px"]
     top, left, bottom, right = box_of(mask)
     tall, wide = bottom - top, right - left
     row, column = measures["centroid_px"]
-    rows, columns = np.nonzero(_rim(mask[top:bottom, left:right]))
+    rows, columns = np.divmod(np.flatnonzero(_rim(mask[top:bottom, left:right])), wide)
     radii = np.hypot(rows + (top - row), columns + (left - column))
     values = (
         measures["solidity"],
@@ -94,76 +96,96 @@ def describe_shape(mask: np.ndarray) -> dict[str, float]:
     return dict(zip(SHAPE_FEATURES, map(float, values), strict=True))
 
 
-def describe_lesion(pixels: np.ndarray, levels: np.ndarray, region: LesionRegion) -> dict[str, float]:
+def describe_lesion(
+    pixels: np.ndarray, levels: np.ndarray, region: LesionRegion, grey_levels: GreyLevels | None = None
+) -> dict[str, float]:
     """Return all `FEATURES` of the lesion of an image.
 
     Args:
         pixels: (H, W) float, in any unit: the whole tissue region.
         levels: (H, W) uint8 probability of lesion, 255 for certainty.
         region: what `find_lesion` found in the levels.
+        grey_levels: of the pixels, where they are counted already.
 
     Returns:
         name -> finite float.
     """
-    middle, spread = grey_scale(pixels)
-    mask, (top, left, bottom, right) = region.mask, region.box
-    area = float(cv2.countNonZero(mask.view(np.uint8)))
-    rim = max(2, int(0.1 * math.sqrt(area)))  # pixels
-    # Only the lesion's neighbourhood is looked at; 8 pixels are the reach of the Gaussian gradient, and more.
-    pad = 2 * rim + 8
+    shape = describe_shape(region.mask, region.counts)
+    return shape | _describe_grey(pixels, region, *grey_scale(pixels, grey_levels)) | _describe_map(levels, region)
+
+
+def _describe_grey(pixels: np.ndarray, region: LesionRegion, middle: float, spread: float) -> dict[str, float]:
+    """The `GREY_FEATURES`. Grey levels and slopes are taken as they are; their means are told in ranges."""
+    top, left, bottom, right = region.box
+    rim = max(2, int(0.1 * math.sqrt(region.counts.area)))  # pixels
+    # Only the lesion's neighbourhood is looked at, and what is inside the lesion in its box alone.
+    pad = 2 * rim + int(_REACH[-1])
     near = (slice(max(0, top - pad), bottom + pad), slice(max(0, left - pad), right + pad))
-    lesion, grey = mask[near], (np.asarray(pixels[near], dtype=np.float64) - middle) / spread
-    outside = ~lesion
-    # No way out of the lesion is longer than that to the ring around its box.
-    ring = (slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1))
-    outwards, inwards = _distance(outside), _distance(mask[ring])[mask[ring]]
-    around = outside & (outwards <= 2 * rim)
-    inside = grey[lesion]
-    mean, deviation = inside.mean(), inside.std()
-    surround = _or(grey[around], inside)
-    surround_deviation = surround.std()
+    grey, lesion = np.ascontiguousarray(pixels[near], np.float32), region.mask[near]
+    slopes = _gradient(grey)
+    close, around = (_within(lesion, radius, region.counts.area > 4 * radius**2) & ~lesion for radius in (rim, 2 * rim))
+    row, column = top - near[0].start, left - near[1].start
+    box = (slice(row, row + bottom - top), slice(column, column + right - left))
+    inside, inner = (values[box][lesion[box]] for values in (grey, slopes))
+    margin, edge = (_depth_within(region, radius)[lesion[box]] for radius in (rim, 2))
+    mean, deviation, centred = _moments(inside)
+    surround, surround_deviation, _ = _moments(grey[around]) if around.any() else (mean, deviation, None)
     high, wide = max(4, (bottom - top) // 2), (right - left) // 2
     first = max(0, left - wide)
-    under = (np.asarray(pixels[bottom : bottom + high, first : right + wide], dtype=np.float64) - middle) / spread
-    beside = np.concatenate([under[:, : left - first].ravel(), under[:, right - first :].ravel()])
-    posterior = _or(under[:, left - first : right - first].ravel(), inside).mean()
-    gradient = _gradient(grey)
-    inner = gradient[lesion]
-    at_margin = inner[inwards <= 2].mean()
-    centred, certainty = inside - mean, levels[near][lesion] / 255
-    unsure, unsure_inside = _count_unsure(levels), _count_unsure(levels[near][lesion])
-    looks = (
-        mean,
-        deviation,
-        (centred * centred * centred).mean() / (deviation**3 + 1e-6),
-        surround.mean() - mean,
-        surround_deviation,
-        deviation / (surround_deviation + 1e-3),
-        _or(grey[outside & (outwards <= rim)], inside).mean() - inside[inwards <= rim].mean(),
-        posterior - _or(beside, np.atleast_1d(posterior)).mean(),
-        posterior - mean,
+    under = pixels[bottom : bottom + high, first : right + wide]
+    posterior = _mean(under[:, left - first : right - first], otherwise=mean)
+    beside = _mean(under[:, : left - first], under[:, right - first :], otherwise=posterior)
+    at_margin, all_inner = _mean(inner[edge]) / spread, _mean(inner) / spread
+    values = (
+        (mean - middle) / spread,
+        deviation / spread,
+        float((centred**2 * centred).mean()) / (deviation**3 + 1e-6 * spread**3),
+        (surround - mean) / spread,
+        surround_deviation / spread,
+        deviation / (surround_deviation + 1e-3 * spread),
+        (_mean(grey[close], otherwise=mean) - _mean(inside[margin])) / spread,
+        (posterior - beside) / spread,
+        (posterior - mean) / spread,
         at_margin,
-        inner.mean(),
-        at_margin / (_or(gradient[around], inner).mean() + 1e-3),
+        all_inner,
+        at_margin / (_mean(slopes[around], otherwise=all_inner * spread) / spread + 1e-3),
     )
-    seen = (
+    return dict(zip(GREY_FEATURES, values, strict=True))
+
+
+def _describe_map(levels: np.ndarray, region: LesionRegion) -> dict[str, float]:
+    """The `MAP_FEATURES`."""
+    top, left, bottom, right = region.box
+    inside = levels[top:bottom, left:right][region.mask[top:bottom, left:right]]
+    mean, deviation, _ = _moments(inside)
+    area, unsure, unsure_inside = float(region.counts.area), _count_unsure(levels), _count_unsure(inside)
+    values = (
         min(sum(_area(box) for box in region.others) / area, 1.0),
-        certainty.mean(),
-        certainty.std(),
+        mean / 255,
+        deviation / 255,
         min(unsure / area, 4.0),
         min((unsure - unsure_inside) / math.sqrt(area), 20.0),
     )
-    named = dict(zip((*GREY_FEATURES, *MAP_FEATURES), map(float, (*looks, *seen)), strict=True))
-    return describe_shape(mask) | named
+    return dict(zip(MAP_FEATURES, values, strict=True))
+
+
+def _moments(values: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """The mean and the standard deviation of values, not none, and how far each lies from the mean."""
+    mean = float(values.mean(dtype=np.float64))
+    centred = values - mean if values.dtype == np.float64 else values.astype(np.float64) - mean
+    # Not by `dot`: for so many values BLAS starts threads of its own, which then wait for work at full load.
+    return mean, math.sqrt((centred * centred).mean()), centred
+
+
+def _mean(*parts: np.ndarray, otherwise: float = math.nan) -> float:
+    """The mean of all values of some arrays; another number where there are none."""
+    size = sum(part.size for part in parts)
+    return sum(float(part.sum(dtype=np.float64)) for part in parts) / size if size else otherwise
 
 
 def _area(box: Box) -> int:
     top, left, bottom, right = box
     return (bottom - top) * (right - left)
-
-
-def _or(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    return values if values.size else otherwise
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:
@@ -173,18 +195,48 @@ def _rim(mask: np.ndarray) -> np.ndarray:
     return mask & (kept == 0)
 
 
-def _distance(mask: np.ndarray) -> np.ndarray:
-    """Return the distance (H, W) of every pixel of a mask from the nearest one outside of it, in pixels."""
-    if mask.all():
-        # Nothing is outside: SciPy counts from above the upper left pixel, and classifiers were fitted on that.
-        return np.asarray(ndimage.distance_transform_edt(mask))
-    return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+def _within(mask: np.ndarray, radius: int, is_large: bool) -> np.ndarray:
+    """Return the pixels of a mask (H, W) bool and all that are `radius` pixels away from one, or less.
+
+    Args:
+        mask: with a pixel.
+        radius: in pixels.
+        is_large: the mask is 8-connected and no disc of the radius holds all of it. Then a disc that meets it meets it
+            on its border, or lies within it, and the border has far fewer pixels to look at.
+    """
+    disc, border = _disc(radius)
+    return mask | cv2.dilate(mask.view(np.uint8), border if is_large else disc).view(bool)
+
+
+def _depth_within(region: LesionRegion, radius: int) -> np.ndarray:
+    """Return, in a region's box, the pixels (h, w) of the lesion whose way out of it is `radius` pixels or less."""
+    top, left, bottom, right = region.box
+    # No way out of the lesion is longer than that to the ring around its box.
+    above, before = max(0, top - 1), max(0, left - 1)
+    ring = region.mask[above : bottom + 1, before : right + 1]
+    if ring.all():
+        # Nothing is outside: counted from above the upper left pixel, as SciPy does; classifiers were fitted on that.
+        rows, columns = np.ogrid[: ring.shape[0], : ring.shape[1]]
+        return np.asarray((rows + 1) ** 2 + columns**2 <= radius**2)
+    # Where all of it is there, the outside is 8-connected, and no disc that is smaller than the lesion holds it.
+    is_large = ring.shape == (bottom - top + 2, right - left + 2) and region.counts.area > 4 * radius**2
+    within = ring & _within(~ring, radius, is_large)
+    return within[top - above : bottom - above, left - before : right - before]
+
+
+@functools.lru_cache(maxsize=256)
+def _disc(radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """A disc of pixels, (2 r + 1, 2 r + 1) uint8, and its border, which no step to a neighbour crosses."""
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disc = (rows**2 + columns**2 <= radius**2).astype(np.uint8)
+    inner = cv2.erode(disc, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return disc, disc - inner
 
 
 def _gradient(grey: np.ndarray) -> np.ndarray:
-    """Return the magnitude of the gradient of grey levels (H, W) float64, smoothed by a Gaussian of 1.5 pixels."""
+    """Return the magnitude of the gradient of grey levels (H, W) float32, smoothed by a Gaussian of 1.5 pixels."""
     across, down = (
-        cv2.sepFilter2D(grey, cv2.CV_64F, along_rows, along_columns, borderType=cv2.BORDER_REFLECT)
+        cv2.sepFilter2D(grey, cv2.CV_32F, along_rows, along_columns, borderType=cv2.BORDER_REFLECT)
         for along_rows, along_columns in ((_SLOPE, _BELL), (_BELL, _SLOPE))
     )
     return cv2.magnitude(across, down)

@@ -24,7 +24,7 @@ def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if height >= image.shape[-2] and width >= image.shape[-1] and _is_plain(image):
         # Nothing shrinks, so nothing is smoothed: OpenCV does the same in a fifth of the time.
         planes = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in image.float().numpy()]
-        return torch.from_numpy(np.stack(planes))
+        return torch.from_numpy(planes[0][None] if len(planes) == 1 else np.stack(planes))
     return F.interpolate(image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
 
 
@@ -72,6 +72,8 @@ def fit(image: torch.Tensor, size: Sequence[int], letterbox: bool = False) -> to
         letterbox: keep the aspect ratio and fill with zeros on both sides, instead of stretching.
     """
     inner, (top, left) = placement(image.shape[-2:], size, letterbox)
+    if inner == tuple(size):
+        return resize(image, inner)
     bottom, right = size[0] - inner[0] - top, size[1] - inner[1] - left
     return F.pad(resize(image, inner), (left, right, top, bottom))
 

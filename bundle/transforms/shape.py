@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -31,15 +31,21 @@ def measure_lesion(mask: np.ndarray, spacing_mm: tuple[float, float] | None = No
     Raises:
         ValueError: the mask is empty or not bool (H, W), or a spacing is not positive.
     """
-    if mask.ndim != 2 or mask.dtype != np.bool_ or not mask.any():
-        raise ValueError(f"mask: {mask.dtype} of shape {mask.shape} must be bool (H, W) with a pixel set")
-    grid = _count(mask)
-    sizes, shape = _scale(grid, (1.0, 1.0))
+    return measure_counts(count_pixels(mask), spacing_mm)
+
+
+def measure_counts(counts: PixelCounts, spacing_mm: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Return what `measure_lesion` does, of a mask whose pixels are counted already.
+
+    Raises:
+        ValueError: a spacing is not positive.
+    """
+    sizes, shape = _scale(counts, (1.0, 1.0))
     measures: dict[str, Any] = {f"{name}_px": value for name, value in sizes.items()}
     if spacing_mm is not None:
         if not all(0 < step < math.inf for step in spacing_mm):
             raise ValueError(f"spacing_mm: {spacing_mm} must be two positive numbers")
-        sizes, shape = _scale(grid, spacing_mm)
+        sizes, shape = _scale(counts, spacing_mm)
         measures |= {f"{name}_mm2" if name == "area" else f"{name}_mm": value for name, value in sizes.items()}
     return measures | shape
 
@@ -52,7 +58,7 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class PixelCounts:
     """What the pixel grid tells of a mask, in whole pixels, so that nothing is lost to rounding.
 
     Args:
@@ -71,62 +77,86 @@ class _Grid:
     level: int
     slanting: int
 
+    def moved(self, rows: int, columns: int) -> PixelCounts:
+        """Those of the same mask, laid so far down and to the right."""
+        return replace(self, centroid=(self.centroid[0] + rows, self.centroid[1] + columns))
 
-def _count(mask: np.ndarray) -> _Grid:
-    top, left, bottom, right = box_of(mask)
-    box = mask[top:bottom, left:right]
-    moments = cv2.moments(box.view(np.uint8))
-    # Sums over all pixels of 1, row, column, and of their products: whole numbers that a float64 holds exactly.
-    n, row, column, rows, columns, both = (int(moments[name]) for name in ("m00", "m01", "m10", "m02", "m20", "m11"))
-    covariance = np.array([[n * rows - row**2, n * both - row * column], [0, n * columns - column**2]], object) / n**2
-    covariance[1, 0] = covariance[0, 1]
-    upright, level, slanting = _contour(box)
-    return _Grid(
-        n, (top + row / n, left + column / n), covariance.astype(float), _hull_area(box), upright, level, slanting
+
+def count_pixels(mask: np.ndarray) -> PixelCounts:
+    """Count what the measures of a mask (H, W) bool are made of.
+
+    Raises:
+        ValueError: the mask is empty or not bool (H, W).
+    """
+    top, left, bottom, right = box_of(mask) if mask.ndim == 2 and mask.dtype == np.bool_ else (0, 0, 0, 0)
+    if top == bottom:
+        raise ValueError(f"mask: {mask.dtype} of shape {mask.shape} must be bool (H, W) with a pixel set")
+    framed = cv2.copyMakeBorder(mask[top:bottom, left:right].view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    # The mask in runs, of which a row has one or a few: its row, its first column and the one behind its last.
+    changes = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
+    row, first = np.divmod(changes[::2], framed.shape[1] - 1)
+    row, behind = row - 1, changes[1::2] % (framed.shape[1] - 1)
+    length, total = behind - first, (behind - first) * (first + behind - 1) // 2  # of columns: their number, their sum
+    squares = _squares_below(behind) - _squares_below(first)
+    # Sums over all pixels of 1, row, column, and of their products: whole numbers, without rounding.
+    n, rows, columns, rows2, columns2, both = (
+        int(part.sum()) for part in (length, row * length, total, row**2 * length, squares, row * total)
     )
+    across = (n * both - rows * columns) / n**2
+    covariance = np.array([[(n * rows2 - rows**2) / n**2, across], [across, (n * columns2 - columns**2) / n**2]])
+    upright, level, slanting = _contour(framed)
+    hull = _hull_area(row, first, behind)
+    return PixelCounts(n, (top + rows / n, left + columns / n), covariance, hull, upright, level, slanting)
 
 
-def _hull_area(box: np.ndarray) -> float:
-    """Only the first and the last pixel of a row can touch the hull."""
-    rows = np.flatnonzero(box.any(axis=1))
-    first, behind = box.argmax(axis=1), cv2.flip(box.view(np.uint8), 1).argmax(axis=1)
-    last = box.shape[1] - behind
-    corners = [np.stack([column[rows], row], axis=1) for column in (first, last) for row in (rows, rows + 1)]
-    return float(cv2.contourArea(cv2.convexHull(np.concatenate(corners).astype(np.int32))))
+def _squares_below(numbers: np.ndarray) -> np.ndarray:
+    """The sum of the squares of all whole numbers below each."""
+    return (numbers - 1) * numbers * (2 * numbers - 1) // 6
 
 
-def _contour(box: np.ndarray) -> tuple[int, int, int]:
-    """Count the pieces of the contour that marching squares draws halfway between inside and outside."""
-    framed = cv2.copyMakeBorder(box.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+def _hull_area(row: np.ndarray, first: np.ndarray, behind: np.ndarray) -> float:
+    """Of the corners of runs of pixels: no other can touch the hull."""
+    corners = np.empty((4, len(row), 2), np.int32)
+    corners[:2, :, 0], corners[2:, :, 0] = first, behind
+    corners[::2, :, 1], corners[1::2, :, 1] = row, row + 1
+    return float(cv2.contourArea(cv2.convexHull(corners.reshape(-1, 1, 2))))
+
+
+def _contour(framed: np.ndarray) -> tuple[int, int, int]:
+    """Count the pieces of the contour that marching squares draws halfway between inside and outside.
+
+    Args:
+        framed: (h, w) uint8 of 0 and 1, its border 0.
+    """
     pairs = framed[:, :-1] + 2 * framed[:, 1:]
     squares = pairs[:-1] + 4 * pairs[1:]  # of each 2×2 pixels: 1 upper left, 2 upper right, 4 lower left, 8 lower right
-    seen = np.bincount(squares.ravel(), minlength=16)
+    seen = cv2.calcHist([squares], [0], None, [16], [0, 16]).ravel()
     upright, level, across = (int(seen[list(kinds)].sum()) for kinds in ((5, 10), (3, 12), (6, 9)))
     cut = int(seen[[1, 2, 4, 7, 8, 11, 13, 14]].sum())
     return upright, level, cut + 2 * across
 
 
-def _scale(grid: _Grid, spacing: tuple[float, float]) -> tuple[dict[str, Any], dict[str, float]]:
+def _scale(counts: PixelCounts, spacing: tuple[float, float]) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the measures that have a unit, and those that have none."""
     step = np.asarray(spacing, dtype=float)
     # Each pixel is a rectangle with a spread of its own.
-    covariance = grid.covariance * np.outer(step, step) + np.diag(step**2 / 12)
+    covariance = counts.covariance * np.outer(step, step) + np.diag(step**2 / 12)
     (small, large), vectors = np.linalg.eigh(covariance)
     down, across = vectors[:, 1] * (1 if vectors[1, 1] > 0 else -1)
     angle = math.degrees(math.atan2(down, across))
     row, column = (float(length) for length in step)
-    area = grid.area * row * column
+    area = counts.area * row * column
     sizes = {
         "area": area,
-        "perimeter": grid.upright * row + grid.level * column + grid.slanting * math.hypot(row, column) / 2,
+        "perimeter": counts.upright * row + counts.level * column + counts.slanting * math.hypot(row, column) / 2,
         "long_axis": 4 * math.sqrt(large),
         "short_axis": 4 * math.sqrt(small),
         "equivalent_diameter": 2 * math.sqrt(area / math.pi),
-        "centroid": [grid.centroid[0] * row, grid.centroid[1] * column],
+        "centroid": [counts.centroid[0] * row, counts.centroid[1] * column],
     }
     shape = {
         "orientation_degrees": 90.0 if angle < -90 + 1e-6 else angle,
         "eccentricity": math.sqrt(1 - small / large),
-        "solidity": grid.area / grid.hull_area,
+        "solidity": counts.area / counts.hull_area,
     }
     return sizes, shape

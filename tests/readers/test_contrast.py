@@ -12,8 +12,8 @@ from fabricate import speckle
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from bundle.readers import read_image
-from bundle.readers.contrast import describe_negative, why_unusable
+from bundle.readers import UltrasoundImage, read_image
+from bundle.readers.contrast import count_grey, describe_negative, why_unusable
 
 SHAPE = (300, 400)
 CAPTION = "FREEZE  MI 1.1  TIs 0.4"
@@ -96,4 +96,21 @@ def test_a_negative_is_told(tmp_path: Path) -> None:
 @pytest.mark.skipif("BUSI_DIR" not in os.environ, reason="needs BUSI")
 def test_no_published_image_is_taken_for_a_negative() -> None:
     images = [path for path in sorted(Path(os.environ["BUSI_DIR"]).glob("*/*.png")) if "mask" not in path.name]
-    assert not [path.name for path in images[::8] if describe_negative(read_image(path).pixels)]
+    assert not [path.name for path in images[::8] if describe_negative(count_grey(read_image(path).pixels))]
+
+
+@pytest.mark.parametrize("step", [1.0, 0.25])
+def test_percentiles_are_those_of_numpy_for_bytes_and_for_fractions(step: float) -> None:
+    pixels = (np.random.default_rng(0).integers(0, 200, (37, 53)) * step).astype(np.float32)
+    levels = count_grey(pixels)
+    assert (levels.counts is None) == (step < 1)
+    assert [levels.dark, levels.middle, levels.bright] == pytest.approx(np.percentile(pixels, (1, 50, 99)), rel=1e-6)
+
+
+def test_what_was_counted_of_an_image_is_kept_when_more_is_known_of_it() -> None:
+    image = UltrasoundImage(_tissue(), None, ())
+    levels = image.grey
+    warned = image.warned(["a line"])
+    assert warned.grey is levels
+    assert warned.warnings == ("a line",)
+    assert image.warnings == ()

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
 from bundle.transforms import FEATURES, DescribeLesiond, describe_lesion, describe_shape, find_lesion
-from bundle.transforms.features import GREY_FEATURES, SHAPE_FEATURES
+from bundle.transforms.features import GREY_FEATURES, SHAPE_FEATURES, _depth_within, _within
 
 
 def _ellipse(height: int, width: int, row: float, column: float, half_height: float, half_width: float) -> np.ndarray:
@@ -115,6 +116,19 @@ def test_a_speck_that_comes_or_goes_hardly_moves_a_feature() -> None:
     plain, moved = (describe_lesion(pixels, level, find_lesion(level)) for level in (levels, specked))
     for name in FEATURES:
         assert moved[name] == pytest.approx(plain[name], rel=0.01, abs=0.01), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30)), st.integers(1, 12))
+def test_what_is_near_the_outline_is_so_by_euclidean_distance(levels: np.ndarray, radius: int) -> None:
+    region = find_lesion(levels)
+    is_large = region.counts.area > 4 * radius**2
+    away = ndimage.distance_transform_edt(~region.mask)
+    assert np.array_equal(_within(region.mask, radius, is_large), away <= radius)
+    top, left, bottom, right = region.box
+    deep = ndimage.distance_transform_edt(region.mask)[top:bottom, left:right]
+    lesion = region.mask[top:bottom, left:right]
+    assert np.array_equal(_depth_within(region, radius)[lesion], (deep <= radius)[lesion])
 
 
 @settings(max_examples=60, deadline=None)

@@ -148,11 +148,11 @@ def test_the_square_is_square_large_enough_and_centred(
 def test_the_cut_equals_a_cut_from_the_mirrored_image(
     shape: tuple[int, int], corner: tuple[int, int], side: int
 ) -> None:
-    image = np.arange(2 * shape[0] * shape[1]).reshape(2, *shape)
+    image = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape)
     top, left = corner
-    cut = cut_mirrored(torch.from_numpy(image), (top, left, top + side, left + side))
-    expected = np.pad(image, ((0, 0), (70, 70), (70, 70)), mode="reflect")
-    assert np.array_equal(cut, expected[:, 70 + top : 70 + top + side, 70 + left : 70 + left + side])
+    cut = cut_mirrored(image, (top, left, top + side, left + side))
+    expected = np.pad(image, 70, mode="reflect")
+    assert np.array_equal(cut, expected[70 + top : 70 + top + side, 70 + left : 70 + left + side])
 
 
 def test_masked_keeps_the_frame_and_blackens_all_but_the_lesion() -> None:
@@ -294,3 +294,21 @@ def test_nothing_is_outlined_where_a_lesion_is_less_probable_than_the_limit(none
     assert torch.equal(found["probability"], given[:1])  # what the network saw stays to be looked at
     alone = OutlineLesiond("pred", 0.5, none_below)({"pred": given[:1]})
     assert (alone["pred"].tolist(), alone["lesion_probability"]) == ([[[0, 1, 1]]], None)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=16), elements=st.sampled_from([0, 255])
+    )
+)
+def test_components_and_their_boxes_are_those_of_scipy_from_the_top_down(probability: np.ndarray) -> None:
+    labels, found = ndimage.label(probability, structure=np.ones((3, 3)))
+    if not found:
+        return
+    region = find_lesion(probability)
+    boxes = [(r.start, c.start, r.stop, c.stop) for r, c in ndimage.find_objects(labels)]
+    largest = int(np.bincount(labels.ravel())[1:].argmax())
+    assert (region.components, region.box) == (found, boxes[largest])
+    assert list(region.others) == [box for index, box in enumerate(boxes) if index != largest]
+    assert np.array_equal(region.mask, ndimage.binary_fill_holes(labels == largest + 1))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bundle.transforms import measure_lesion
+from bundle.transforms.shape import count_pixels, measure_counts
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)).filter(lambda m: m.any())
 
@@ -115,3 +116,17 @@ def test_what_has_no_shape_is_refused() -> None:
         measure_lesion(np.zeros((4, 4), bool))
     with pytest.raises(ValueError, match="spacing_mm"):
         measure_lesion(np.ones((4, 4), bool), (0.1, float("nan")))
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20)))
+def test_the_counts_are_those_of_the_pixels_and_move_with_them(mask: np.ndarray) -> None:
+    if not mask.any():
+        return
+    rows, columns = np.nonzero(mask)
+    counts = count_pixels(mask)
+    assert counts.area == len(rows)
+    assert counts.centroid == pytest.approx((rows.mean(), columns.mean()))
+    assert counts.covariance == pytest.approx(np.cov(rows, columns, bias=True), abs=1e-9)
+    shifted, padded = measure_counts(counts.moved(3, 5)), measure_lesion(np.pad(mask, ((3, 0), (5, 0))))
+    assert all(shifted[name] == pytest.approx(value) for name, value in padded.items())

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from scipy.special import entr
 
 from bundle.transforms.lesion import find_lesion, quantise
+from bundle.transforms.shape import box_of
 
 DOUBTED_SHARE = 0.1  # the share of validation lesions, the least sure ones, whose outlines would be doubted
 FEWEST = 10  # validation lesions that a limit is taken from: with fewer the tenth is no lesion at all
@@ -40,7 +40,9 @@ def outline_confidence(levels: np.ndarray, mask: np.ndarray) -> float:
         levels: (H, W) uint8 probability of lesion, 255 for certain; see `bundle.transforms.lesion.quantise`.
         mask: (H, W) bool of the lesion, not empty.
     """
-    return cv2.mean(levels, mask.view(np.uint8))[0] / 255
+    top, left, bottom, right = box_of(mask)
+    inside = levels[top:bottom, left:right][mask[top:bottom, left:right]]
+    return float(inside.mean(dtype=np.float64) / 255)
 
 
 def confidence_of_map(probability: np.ndarray, threshold: float = 0.5) -> float | None:

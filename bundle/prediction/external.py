@@ -32,8 +32,7 @@ from bundle.prediction.scoring import choose_cases, predict_cases, read_truth, t
 from bundle.provenance import describe_run
 from bundle.readers import read_image, read_mask
 from bundle.reports.external import write_external_report
-from bundle.reports.figures import plot_examples
-from bundle.reports.segmentation_handler import EXAMPLES
+from bundle.reports.figures import EXAMPLES, plot_examples
 
 FITTED_ON = "the site file was fitted on this image, so it is not unseen"
 FITTED_NEAR = "the site file was fitted on another image of this patient, or on a near duplicate"

@@ -24,6 +24,9 @@ from bundle.files import write_atomically
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"
 CYCLE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
 STAMP = "SYNTHETIC"
+EXAMPLES = 6
+"""Images that a report shows, from the worst Dice to the best."""
+
 _DPI = 110
 
 

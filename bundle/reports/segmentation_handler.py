@@ -23,13 +23,12 @@ from bundle.files import to_csv, write_atomically, write_json
 from bundle.networks.weights import none_below, read_card
 from bundle.provenance import describe_run
 from bundle.readers import read_image
-from bundle.reports.figures import plot_dice_histogram, plot_examples
+from bundle.reports.figures import EXAMPLES, plot_dice_histogram, plot_examples
 from bundle.reports.html import write_report
 from bundle.transforms.lesion import split_presence
 from bundle.transforms.masks import merge_masks
 
 logger = logging.getLogger(__name__)
-EXAMPLES = 6
 
 
 class SegmentationEvaluation:

@@ -56,6 +56,10 @@ _KEPT = 8
 _TOO_MUCH_MEMORY = "needs more memory than its decoder is allowed"
 _MEMORY_WORDS = ("Cannot allocate memory", "get_buffer() failed", "Failed to allocate")
 
+_INTERLACED_WORDS = ("Cannot convert interlaced to progressive",)
+_INTERLACED = "its frames are interlaced, which OpenCV's decoder gives as black pictures"
+_MAKE_PROGRESSIVE = "convert it to progressive frames, such as by ffmpeg -i VIDEO -vf yadif"
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -120,6 +124,7 @@ class Decoder:
                 raise InputError(self.stream.path, f"no frame of it can be decoded{_in_brackets(complaint)}", REPLACE)
             if any(words in complaint for words in _MEMORY_WORDS):
                 raise self._broken(_TOO_MUCH_MEMORY)
+            self._refuse_interlaced(complaint)
             return Counted(frames, claimed, (height, width), complaint)
 
     def frame(self, number: int, shape: tuple[int, int], upcoming: Sequence[int] = ()) -> np.ndarray:
@@ -194,7 +199,13 @@ class Decoder:
         if number != request or tuple(size) != shape:
             expected = f"{shape[0]}×{shape[1]} as the first"
             raise self._broken(f"its frame {request} comes as {number} of {size[0]}×{size[1]} pixels, not {expected}")
+        self._refuse_interlaced(self._complaint())
         return kind, self._read(3 * shape[0] * shape[1])
+
+    def _refuse_interlaced(self, complaint: str) -> None:
+        if any(words in complaint for words in _INTERLACED_WORDS):
+            self.close()
+            raise InputError(self.stream.path, _INTERLACED, _MAKE_PROGRESSIVE)
 
     def _read(self, count: int) -> bytes:
         assert self._process is not None
@@ -239,8 +250,8 @@ class Decoder:
         self._log.seek(0)
         lines = self._log.read(4096).decode("utf-8", "replace").splitlines()
         told = [line.partition("] ")[2] for line in lines if line.startswith("[") and " @ 0x" in line]
-        memory = [line for line in told if any(words in line for words in _MEMORY_WORDS)]
-        return plain(next(iter([*memory, *told]), ""))
+        grave = [line for line in told if any(words in line for words in (*_MEMORY_WORDS, *_INTERLACED_WORDS))]
+        return plain(next(iter([*grave, *told]), ""))
 
     def _ended(self) -> InputError:
         """What the end of the process says."""

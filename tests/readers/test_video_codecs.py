@@ -24,9 +24,11 @@ import sys
 import av
 
 path, container, codec, pixels, *options = sys.argv[1:]
+coder = [option[1:] for option in options if option[0] == "-"]
+options = [option for option in options if option[0] != "-"]
 data = sys.stdin.buffer.read()
 with av.open(path, "w", format=container, options=dict(option.split("=") for option in options)) as output:
-    stream = output.add_stream(codec, rate={RATE}, options={{"g": "12"}})
+    stream = output.add_stream(codec, rate={RATE}, options={{"g": "12", **dict(more.split("=", 1) for more in coder)}})
     stream.width, stream.height, stream.pix_fmt = {WIDTH}, {HEIGHT}, pixels
     size = {HEIGHT * WIDTH}
     for start in range(0, len(data), size):
@@ -122,3 +124,21 @@ def test_a_codec_that_few_decode_is_refused(tools_python: str, tmp_path: Path) -
 
     with pytest.raises(InputError, match="coded as AV01, which is not read"):
         count_frames(_encode(tools_python, tmp_path / "a.webm", "webm", "libsvtav1"))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "container", "codec", "option"),
+    [
+        (MPEG2, "mpeg2video", "mpeg2video", "-flags=+ildct+ilme"),
+        (H264, "h264", "libx264", "-x264-params=tff=1:interlaced=1"),
+    ],
+)
+def test_interlaced_video_is_refused_and_not_taken_for_black(
+    syntax: str, container: str, codec: str, option: str, tools_python: str, tmp_path: Path
+) -> None:
+    from bundle.errors import InputError
+
+    stream = _encode(tools_python, tmp_path / "stream", container, codec, "yuv420p", option).read_bytes()
+    path = save(video_dicom(stream, syntax, FRAMES, 1), tmp_path / "scan.dcm")
+    with pytest.raises(InputError, match="its frames are interlaced"):
+        read_image(path, 9)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import threading
@@ -36,7 +37,9 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
     """
     files = folder / "files"
     _make_files(files, images)
+    loads = [os.getloadavg()[0]]
     batch = _time_batch(files, folder / "batch", models)
+    loads.append(os.getloadavg()[0])
     peer, port = StoreScp(folder / "peer"), free_port()
     queue = folder / "node"
     memory: list[float] = []
@@ -52,6 +55,7 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
             received = time.monotonic() - begun
             wait_for(lambda: not _left(queue, images), process, _LONGEST)
             node = time.monotonic() - begun
+            loads.append(os.getloadavg()[0])
             ended.set()
             watch.join()
             tracebacks, code = output_of(process).count(b"Traceback"), stop(process)
@@ -65,6 +69,7 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
     facts = {"images": images, "pixels": list(SHAPE), "objects": objects, "sent_exit_code": sent, "exit_code": code}
     facts |= {"batch_seconds": round(batch, 1), "node_seconds": round(node, 1), "received_after": round(received, 1)}
     facts |= {"ratio": round(ratio, 3), "memory_mib": [round(early), round(late)], "growth": round(growth, 4)}
+    facts["load_average"] = [round(load, 1) for load in loads]  # before the batch, between, at the end
     facts |= {"memory_samples": len(memory), "tracebacks": tracebacks}
     whole = objects == images * len(OUTPUTS) and not (sent or code or tracebacks)
     return {**facts, "ok": whole and growth < 0.05 and ratio <= 1.1}

@@ -67,8 +67,8 @@ def kill_receiving(folder: Path, models: Path, number: int, kills: int = KILLS) 
 def kill_sending(folder: Path, models: Path, number: int, kills: int = KILLS) -> Record:
     """Kill the node again and again while its connection to a peer, DCMTK's storescp, is open.
 
-    The peer takes a second for each object, so that most moments fall between the first byte of one and its status: in
-    tries of even numbers before it has stored the object, in those of odd ones after that.
+    The peer takes a second for each object, so that most moments fall while it does: in tries of even numbers before it
+    stores the object, in those of odd ones after.
     """
     moments = random.Random(f"node_sending{number}")
     folder.mkdir(parents=True)

@@ -126,7 +126,7 @@ def group_segmenters(results: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def group_classifiers(classifications: Sequence[Run]) -> list[dict[str, Any]]:
-    """Join the classifiers that differ in nothing but seed, split and segmenter.
+    """Join the classifiers that differ in nothing but seed, split and segmenter: not in dataset or architecture.
 
     Returns:
         Entries with ``title``, ``masks`` and ``runs``, in the order of their first runs; a single run keeps its title.
@@ -137,10 +137,11 @@ def group_classifiers(classifications: Sequence[Run]) -> list[dict[str, Any]]:
         cross_fitted = f", cross-fitted in {weights['folds']} folds" if weights.get("folds") else ""
         row = f", row {result['row']}" if result["row"] else ""
         pooled = weights.get("members") is not None
-        collected[f"{result['recipe']}{row}{cross_fitted}", result["masks"], pooled].append(result)
+        kind = (result["masks"], pooled, weights.get("architecture"), weights.get("name"))
+        collected[f"{result['recipe']}{row}{cross_fitted}", kind].append(result)
     return [
         {"title": runs[0]["title"] if len(runs) == 1 else title, "masks": masks, "runs": runs}
-        for (title, masks, _), runs in collected.items()
+        for (title, (masks, *_)), runs in collected.items()
     ]
 
 
@@ -149,15 +150,16 @@ def _tell_shipped(records: Records, root: Path) -> None:
 
     A run is of a file that holds its weights; or, where weights were trained on all images so that none is left to test
     them on, of the file whose card names it as ``cross_validated_by``: networks of the same recipe, each tested on
-    images that it never saw.
+    images that it never saw (``shipped_recipe``).
     """
-    shipped: dict[str, str] = {}
+    shipped, recipes = {}, {}
     for weights in sorted(root.glob("models/*.pt")):
         card = read_card(weights)
-        shipped |= {card.get(key, ""): weights.name for key in ("sha256", "cross_validated_by")}
-    shipped.pop("", None)
+        shipped[card.get("sha256")] = recipes[card.get("cross_validated_by")] = weights.name
     for result in (*records.segmentations, *records.peers, *records.classifications):
-        result["shipped"] = shipped.get(result["weights"].get("sha256", "")) or shipped.get(result["name"])
+        of_recipe = recipes.get(result["name"])
+        result["shipped"] = shipped.get(result["weights"].get("sha256", "")) or of_recipe
+        result["shipped_recipe"] = result["shipped"] is not None and result["shipped"] == of_recipe
         result["batch_norm"] = False
     for result in records.segmentations:
         result["batch_norm"] = result["recipe"] == "ours" and _normalises_over_batch(result["weights"])

@@ -92,7 +92,7 @@ def test_an_overlay_trains_the_plain_networks_whatever_lies_in_models(
     paths, sizes = [root / f"configs/{files[0]}.json", root / f"configs/{files[1]}.yaml"], []
     for folder in (zoo, zoo / "nothing here"):
         parser = ConfigParser(ConfigParser.load_config_files(paths))
-        parser["bundle_root"] = str(folder)
+        parser["bundle_root"], parser["datalist"] = str(folder), {"synthetic": False}
         assert isinstance(parser.get_parsed_content("network_def"), network)
         assert not parser.get_parsed_content("pretrained")
         sizes.append((parser.get_parsed_content("spatial_size"), parser.get_parsed_content("network_settings")))

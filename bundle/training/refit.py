@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 
 from bundle.errors import UserError
 from bundle.files import write_atomically, write_json
+from bundle.networks import build_from_card
 from bundle.networks.weights import card_path, load_weights, require_card
 from bundle.provenance import describe_run
 from bundle.training.finish_classifier import fit_card
@@ -26,13 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "train_classifier.json"
 
 _SETTINGS = (
-    *("filters", "decoder", "variant", "margin", "mask_threshold", "spatial_size", "flip", "masks", "folds", "seed"),
+    *("architecture", "variant", "margin", "mask_threshold", "spatial_size", "flip", "masks", "folds", "seed"),
     *("split", "split_seed", "segmentation_split", "segmentation_split_seed"),
 )
 """Ids of the config that a card holds under the same name."""
-
-_NETWORK = ("in_channels", "batch_norm", "standardize")
-"""The same of its ``network_def``."""
 
 
 def refit_classifier(
@@ -56,7 +54,7 @@ def refit_classifier(
     Raises:
         UserError: the images are not those of the training, or as the training.
     """
-    card = require_card(weights, (*_SETTINGS, *_NETWORK, "split_sha256", "validation"))
+    card = require_card(weights, (*_SETTINGS, "split_sha256", "validation"))
     parser = ConfigParser()
     parser.read_config(str(CONFIG))
     parser["bundle_root"], parser["output_dir"] = str(ROOT), os.fspath(output_dir)
@@ -66,8 +64,6 @@ def refit_classifier(
             parser[name] = os.fspath(value)
     for name in _SETTINGS:
         parser[name] = card[name]
-    for name in _NETWORK:
-        parser[f"network_def::{name}"] = card[name]
     parser.parse()
     datalist = parser.get_parsed_content("datalist")
     for key in ("dataset_sha256", "split_sha256"):
@@ -76,8 +72,9 @@ def refit_classifier(
                 f"{weights}: its card has {key} {card.get(key)}, these folders {datalist[key]}; "
                 "give the dataset and the prepared folder of its own training"
             )
-    network = parser.get_parsed_content("network").eval()
+    network = build_from_card(card)
     load_weights(network, weights)
+    network = network.to(torch.device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     described = None
     if card.get("fusion") is not None:
         described = [item for item in parser.get_parsed_content("train::dataset") if isinstance(item, dict)]

@@ -79,7 +79,8 @@ def _of_loop(options: argparse.Namespace) -> dict[str, Any]:
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     names = ("spatial_size", "filters", "batch_size", "architecture")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return {"architecture": "UNet", **given} if options.filters else given
 
 
 def _inference(options: argparse.Namespace) -> _Measured:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD_ITEMS = ("cold", "help", "predict", "small", "plain", "external", "demo", "test", "duplicates")
+BUILD_ITEMS = ("cold", "help", "predict", "small", "plain", "shipped", "external", "demo", "test", "duplicates")
 PRECISIONS = ("float32", "bfloat16")
 BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
 _Commands = Any  # argparse tells no name of what add_subparsers returns
@@ -49,7 +49,7 @@ def _add_training(commands: _Commands, common: argparse.ArgumentParser, quick: a
         help="config and overlays; default: configs/train.json",
     )
     recipe.add_argument("--spatial_size", type=_positive, nargs=2, metavar=("H", "W"), help="default: the config's")
-    recipe.add_argument("--filters", type=_positive, nargs="+", help="per level; default: the config's")
+    recipe.add_argument("--filters", type=_positive, nargs="+", help="per level, of a U-Net; default: the config's")
     recipe.add_argument("--batch_size", type=_positive, help="default: the config's")
     recipe.add_argument("--architecture", help="such as LiteUNet; default: the config's")
     loop = argparse.ArgumentParser(add_help=False)

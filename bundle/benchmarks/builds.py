@@ -33,7 +33,8 @@ class Item:
         about: what it is, for people.
         words: of the command line, which runs in a build's root; {image} stands for a synthetic image, {images} for a
             folder of `ARCHIVE` and {dataset} for a dataset of `PICTURES` synthetic ones of BUSI's sizes, {output} for a
-            folder that is not there yet, {venv} for the environment.
+            folder that is not there yet, {venv} for the environment; "{models}" for the option that gives a build the
+            weights of `SAME_WEIGHTS`, where it has them.
         once: it takes minutes and is run once, otherwise some rounds after one that does not count.
         codes: exit codes of a run that did its work.
         told: what a record quotes of the output folder, beside the last line that was printed.
@@ -68,8 +69,11 @@ def _search(output: Path) -> dict[str, Any]:
 _PYTHON = "{venv}/bin/python"
 PICTURES, ARCHIVE = 100, 1000
 SIZES = ((400, 560), (500, 760))  # heights and widths, about BUSI's
-LARGE = ("predict", "small", "plain", "external")
-"""Items that need `PICTURES`; each build predicts with its own card of the same weights."""
+LARGE = ("predict", "small", "plain", "external", "shipped")
+"""Items that need `PICTURES`."""
+
+SAME_WEIGHTS = Path("models", "paper")
+"""The set that was `models/` once: a build that ships others is measured with it, see ``{models}``."""
 
 
 def _predict(*more: str) -> tuple[str, ...]:
@@ -79,15 +83,25 @@ def _predict(*more: str) -> tuple[str, ...]:
 ITEMS: dict[str, Item] = {
     "cold": Item(
         "one image from a cold start",
-        (_PYTHON, "scripts/predict.py", "{image}", "--device", "cpu", "--output", "{output}"),
+        (_PYTHON, "scripts/predict.py", "{image}", "{models}", "--device", "cpu", "--output", "{output}"),
     ),
     "help": Item("scripts/predict.py --help", (_PYTHON, "scripts/predict.py", "--help")),
-    "predict": Item(f"{ARCHIVE} images, default outputs", _predict("--output", "{output}"), once=True, by_name=True),
-    "small": Item(f"{ARCHIVE} images, --small", _predict("--small", "--output", "{output}"), once=True, by_name=True),
-    "plain": Item(f"{ARCHIVE} images, no outputs", _predict(), once=True, by_name=True),
+    "predict": Item(
+        f"{ARCHIVE} images, default outputs", _predict("{models}", "--output", "{output}"), once=True, by_name=True
+    ),
+    "small": Item(
+        f"{ARCHIVE} images, --small", _predict("{models}", "--small", "--output", "{output}"), once=True, by_name=True
+    ),
+    "plain": Item(f"{ARCHIVE} images, no outputs", _predict("{models}"), once=True, by_name=True),
+    "shipped": Item(
+        f"{ARCHIVE} images, default outputs, each build's own weights",
+        _predict("--output", "{output}"),
+        once=True,
+        by_name=True,
+    ),
     "external": Item(
         f"evaluate_external.py, {PICTURES} images",
-        (_PYTHON, "scripts/evaluate_external.py", "{dataset}", "--device", "cpu", "--output", "{output}"),
+        (_PYTHON, "scripts/evaluate_external.py", "{dataset}", "{models}", "--device", "cpu", "--output", "{output}"),
         once=True,
         by_name=True,
     ),
@@ -213,7 +227,8 @@ def _summarise(name: str, item: Item, timings: Mapping[str, Sequence[Mapping[str
 def _run(item: Item, root: Path, output: Path, image: Path) -> dict[str, Any]:
     made = {"images": output.parent / "images", "dataset": output.parent / "dataset"}
     given = {"image": image, **made, "output": output, "venv": sys.prefix}
-    words = [word.format(**given) for word in item.words]
+    models = ["--models", str(SAME_WEIGHTS)] if (root / f"{SAME_WEIGHTS}_model.pt").is_file() else []
+    words = [part for word in item.words for part in (models if word == "{models}" else [word.format(**given)])]
     log = output.with_suffix(".log")
     start = time.monotonic()
     with open(log, "wb") as file:

@@ -213,8 +213,13 @@ def settings_of(parser: ConfigParser) -> dict[str, Any]:
     """What of a config decides its speed, ready for JSON."""
     network = parser.get_parsed_content("network")
     inferer, trainer = (parser.get_parsed_content(f"train#{name}") for name in ("inferer", "trainer"))
+    architecture = parser.get_parsed_content("architecture")
     return {
-        **{name: parser.get_parsed_content(name) for name in ("spatial_size", "filters", "batch_size")},
+        **{name: parser.get_parsed_content(name) for name in ("spatial_size", "batch_size")},
+        **{
+            "architecture": architecture,
+            "filters": parser.get_parsed_content("filters") if architecture == "UNet" else None,
+        },
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "precision": "bfloat16" if inferer.amp else "float16" if trainer.amp else "float32",
         "threads": torch.get_num_threads(),

@@ -111,7 +111,9 @@ def test_the_results_page_is_short_and_links_each_run(root: Path) -> None:
     elsewhere = {
         name
         for name in records
-        if name.startswith(("evidence_", "fuzz", "tools", "cine_rules", "grey", "marks", "recalibration"))
+        if name.startswith(
+            ("evidence_", "fuzz", "tools", "cine_rules", "examination_rule", "grey", "marks", "recalibration")
+        )
     }
     assert linked == records - elsewhere
 

@@ -51,6 +51,16 @@ def test_what_takes_minutes_runs_once_and_tells_what_it_came_to(builds: Mapping[
     assert result["rounds"]["nap"]["former"][0]["parent"] is True
 
 
+def test_a_build_that_ships_other_weights_is_measured_with_those_of_before(builds: Mapping[str, Path]) -> None:
+    (builds["current"] / "models").mkdir()
+    (builds["current"] / "models" / "paper_model.pt").touch()
+    for root in builds.values():
+        (root / "nap.py").write_text("import sys; print(*sys.argv[1:])")
+    item = Item("telling", (sys.executable, "nap.py", "{models}", "--last"), once=True)
+    rounds = measure_builds(builds["former"], current=builds["current"], items={"nap": item})["rounds"]["nap"]
+    assert [rounds[build][0]["last_line"] for build in builds] == ["--last", "--models models/paper --last"]
+
+
 def test_a_command_that_fails_is_told_in_its_own_words(builds: Mapping[str, Path], tmp_path: Path) -> None:
     (builds["former"] / "nap.py").write_text("raise SystemExit('no bed')")
     with pytest.raises(UserError, match=r"former: .*nap\.py .* exit code 1: no bed"):

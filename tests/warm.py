@@ -158,7 +158,7 @@ def _command(words: list[str], cwd: str, env: dict[str, str], stdout: str, stder
         if is_module:
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(words[0], run_name="__main__")
+            runpy.run_path(os.path.abspath(words[0]), run_name="__main__")
     except SystemExit as stop:
         code = stop.code
     except BaseException:

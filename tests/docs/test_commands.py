@@ -50,6 +50,7 @@ TINY = {
 }
 NOT_RUN = {
     "benchmark.py": "minutes of measurement; tests/benchmarks",
+    "-m venv": "an environment of its own; tests/benchmarks",
     "push_to_hub.py": "needs huggingface_hub; docs/integrations.md",
     "--engine ray": "needs Ray; tests/prediction",
     "--nodes": "needs several machines",

@@ -78,7 +78,9 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "paper_classification": PAPER_CLASSIFICATION,
         "evidence": evidence,
         **summarise_factorial(evidence["factorial"]),
-        "weights_bytes": weights.stat().st_size if weights.is_file() else 0,
+        "weights_bytes": sum(
+            file.stat().st_size for file in (weights, weights.with_name(CLASSIFIER)) if file.is_file()
+        ),
         "missed_below": MISSED_BELOW,
         "left_out": read_card(root / "models" / CLASSIFIER).get("left_out"),
         "metadata": read_json(root / "configs" / "metadata.json"),

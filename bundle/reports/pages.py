@@ -82,6 +82,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
             file.stat().st_size for file in (weights, weights.with_name(CLASSIFIER)) if file.is_file()
         ),
         "missed_below": MISSED_BELOW,
+        "strata": name_strata,
         "left_out": read_card(root / "models" / CLASSIFIER).get("left_out"),
         "metadata": read_json(root / "configs" / "metadata.json"),
         "train": {**train, **recorded_settings(weights, train["shipped"]["defaults"])},
@@ -96,6 +97,16 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         pages["../README.md"] = markdown.fill_block(readme.read_text(encoding="utf-8"), README_BLOCK, block)
     pages["../configs/metadata.json"] = render_metadata(root, segmenter, classifier)
     return pages
+
+
+def name_strata(result: Run) -> list[tuple[str, Any]]:
+    """The scores of a record by dataset, scanner, BI-RADS category and, of a classifier, size, each with its name."""
+    parts = [(name, part.get("lesions", part)) for name, part in result.get("datasets", {}).items()]
+    parts += [(f"scanner {name}", part) for name, part in result.get("device", {}).items()]
+    parts += [(f"BI-RADS {name}", part) for name, part in result.get("birads", {}).items()]
+    if "auroc" in result:
+        parts += [(f"lesion {name}", part) for name, part in result.get("sizes", {}).items()]
+    return [(name, part) for name, part in parts if part["cases"]]
 
 
 def plan_figures(results_dir: PathLike) -> dict[str, PlannedFigure]:

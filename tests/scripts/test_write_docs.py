@@ -18,8 +18,9 @@ from scripts import record_result, write_docs
 RECIPE = ["--title", "Ours, seed 0", "--recipe", "ours"]
 
 
-def fabricate(folder: Path, synthetic: bool = False, shift: int = 2, **weights: Any) -> Path:
-    """Write the metrics.json of an evaluation of squares that are predicted `shift` pixels too low."""
+def fabricate(folder: Path, synthetic: bool = False, shift: int = 2, known: bool = False, **weights: Any) -> Path:
+    """Write the metrics.json of an evaluation of squares that are predicted `shift` pixels too low; by choice their
+    dataset, scanner and BI-RADS category are known."""
     rows = []
     for number in range(12):
         lesion, probability = np.zeros((30, 40), bool), np.zeros((30, 40))
@@ -27,7 +28,8 @@ def fabricate(folder: Path, synthetic: bool = False, shift: int = 2, **weights: 
         probability[8 + shift : 20 + shift, 8:20] = number < 11
         label = "normal" if number >= 10 else ("benign", "malignant")[number % 2]
         scores = asdict(measure_case(probability, lesion))
-        rows.append({"image": f"{number}.png", "class": label, "group": str(number), **scores})
+        told = {"dataset": "ABUS", "device": "Acme 3", "birads": str(2 + number % 2)} if known else {}
+        rows.append({"image": f"{number}.png", "class": label, "group": str(number), **told, **scores})
     training = {"command": "python -m monai.bundle run training --seed 0", "commit": "c" * 40, "device": "CPU"}
     card = {"sha256": "ab" * 32, "filters": [16, 32], "spatial_size": [128, 96], "training_images": 98, "seed": 7}
     metrics = {
@@ -136,6 +138,16 @@ def test_recorded_numbers_stand_in_both_pages(tmp_path: Path) -> None:
     results = page(tmp_path)
     assert "93.23" in results
     assert "quoted" in results
+
+
+def test_a_run_has_its_scores_by_dataset_scanner_and_category(tmp_path: Path) -> None:
+    metrics = fabricate(tmp_path, known=True)
+    assert record(metrics, tmp_path, *RECIPE) == 0
+    parts = json.loads(metrics.read_text())
+    runs = page(tmp_path, "runs.md")
+    for name, part in (("scanner Acme 3", parts["device"]["Acme 3"]), ("BI-RADS 3", parts["birads"]["3"])):
+        assert f"| {name} | {part['cases']} | {part['groups']} | {part['dice']['estimate']:.3f}" in runs
+    assert f"| ABUS | {parts['lesions']['cases']} | " in runs
 
 
 def test_every_table_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:

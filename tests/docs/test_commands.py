@@ -32,6 +32,8 @@ OTHER_PAGES = [
     "docs/evidence.md",
     "docs/security.md",
     "docs/recalibration.md",
+    "docs/pacs.md",
+    "docs/cines.md",
 ]
 TINY = {
     # An overlay's own settings first: the smallest network of each architecture.

@@ -18,6 +18,7 @@ from bundle.evaluation.presence import choose_presence
 from bundle.evaluation.segmentation import choose_threshold, measure_case
 from bundle.evaluation.uncertainty import choose_doubt_limit, confidence_of_map
 from bundle.files import write_json
+from bundle.networks.lite_unet import PRESENCE_MIX, LiteUNet
 from bundle.networks.weights import flat_state_dict, load_tensors, publish, write_weights
 from bundle.provenance import describe_run
 from bundle.reports.figures import plot_examples
@@ -43,7 +44,7 @@ def finish_segmentation(
     ``model.pt`` and ``model.json`` (weights and card), ``metrics.json`` (validation), ``examples.png``. The threshold
     is chosen by the mean Dice over the validation images, see `choose_threshold`; so is the confidence below which an
     outline is doubtful, see `choose_doubt_limit`, and where the network has a presence head, see `choose_presence`, the
-    probability below which no lesion is told of.
+    probability below which no lesion is told of. From here on that head is joined with the map, see `PRESENCE_MIX`.
 
     Args:
         checkpoint: of the finished run; names folder, network and best epoch.
@@ -63,6 +64,10 @@ def finish_segmentation(
     if (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
         network.load_state_dict(load_tensors(folder / BEST))
     network.eval()
+    mixed = {}
+    if isinstance(network, LiteUNet) and network.presence_head is not None:
+        network.mix_presence(PRESENCE_MIX)
+        mixed = {"presence_mix": list(PRESENCE_MIX)}
     cases = list(_predict(network, dataloader, prepare_batch, inferer, device))
     enough = len(cases) >= choose_from
     threshold = choose_threshold((probability, lesion) for _, lesion, probability, *_ in cases) if enough else 0.5
@@ -73,6 +78,7 @@ def finish_segmentation(
     synthetic = bool(datalist.get("synthetic"))
     record = {
         **(network_settings or {}),
+        **mixed,
         **settings,
         "threshold": threshold,
         "doubtful_below": choose_doubt_limit(

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from bundle.data.phantom import make_phantom
+from bundle.networks.lite_unet import PRESENCE_MIX
 from bundle.prediction import Predictor
 from bundle.reports.pooling import pool_folds
 
@@ -81,6 +82,7 @@ def test_the_card_names_the_architecture_the_datasets_and_the_presence_limit(seg
     assert not {"filters", "context", "batch_norm"} & set(card)
     assert set(card["datasets"]) == {"first", "second"}
     assert 0 <= card["presence_points"]["none_below"] <= 1
+    assert card["presence_mix"] == list(PRESENCE_MIX)
     assert card["name"] == "first+second"
 
 

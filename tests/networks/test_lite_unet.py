@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import pytest
@@ -21,7 +22,7 @@ SMALL: dict[str, Any] = {"width": 0.25, "decoder_channels": (8, 8, 8, 4, 4)}
 class TestLiteUNet(NetworkClaims):
     network = LiteUNet
     variants: ClassVar = [SMALL, {**SMALL, "presence": True, "standardize": False}]
-    exporteds: ClassVar = [{**SMALL, "presence": True}]
+    exporteds: ClassVar = [{**SMALL, "presence": True, "presence_mix": (0.5, 0.25, -1.0)}]
     odd_sizes: ClassVar = [(1, 1), (5, 7), (70, 33)]
     dropping: ClassVar = {**SMALL, "dropout": 0.5}
 
@@ -73,6 +74,28 @@ def test_presence_is_one_more_channel_that_is_alike_everywhere(network: LiteUNet
     assert torch.equal(both[:, :1], plain)
     assert torch.equal(both[:, 1], both[:, 1, :1, :1].expand(-1, 40, 33))
     assert both[:, 1, 0, 0].unique().numel() == 3
+
+
+def test_presence_joins_the_head_with_the_mean_odds_of_the_map(network: LiteUNet) -> None:
+    image = torch.rand(2, 1, 40, 33, generator=torch.Generator().manual_seed(0))
+    mixed = LiteUNet(**SMALL, presence=True, presence_mix=(0.5, 0.25, -1.0)).eval()
+    mixed.load_state_dict(network.state_dict())  # the mix is a setting, no weight
+    alone = copy.deepcopy(network)
+    for shift in (0.0, 200.0):  # whose odds no float32 holds
+        for one in (alone, mixed):
+            torch.nn.init.constant_(one.head.bias, shift)  # type: ignore[arg-type]
+        with torch.no_grad():
+            head, joined = alone(image), mixed(image)
+        assert torch.equal(joined[:, :1], head[:, :1])
+        odds = head[:, 0].double().exp().mean(dim=(1, 2)).log()
+        wanted = 0.5 * head[:, 1, 0, 0] + 0.25 * odds - 1.0
+        torch.testing.assert_close(joined[:, 1, 0, 0], wanted.float())
+
+
+@pytest.mark.parametrize("mix", [(1.0, 0.5), (1.0, float("nan"), 0.0)])
+def test_an_impossible_mix_is_refused(mix: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="presence_mix"):
+        LiteUNet(**SMALL, presence=True, presence_mix=mix)
 
 
 def test_the_loss_of_presence_reaches_its_head_and_the_encoder() -> None:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give a classifier's card the temperature, operating points and prediction sets of left-out hospitals.
+"""Give a card what its recipe needed in left-out hospitals: a classifier's temperature, operating points, prediction
+sets; a segmenter's limit of "no lesion".
 
     python scripts/fit_left_out.py runs/classifier_without_A runs/classifier_without_B \\
         --weights models/model_classifier.pt --output runs/left_out --publish
+    python scripts/fit_left_out.py runs/without_A runs/without_B runs/out_of_fold \\
+        --weights models/model.pt --output runs/left_out --publish
 
 The runs are evaluated trainings of the same recipe with --split "leave out NAME", one for each hospital of the weights'
-training. Each threshold reaches its sensitivity in every one of them; the card, and with it the model card, also says
-what it reached in each with the thresholds that the others ask for. The weights do not change.
+training; of a segmenter also pooled folds. Each threshold reaches its sensitivity in every one of them; the card, and
+with it the model card, also says what it reached in each with the thresholds that the others ask for. The weights do
+not change.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         default=ROOT / "models" / "model_classifier.pt",
         metavar="FILE",
-        help="of the classifier trained on all of them, its card beside it; default: models/model_classifier.pt",
+        help="of the network trained on all of them, its card beside it; default: models/model_classifier.pt",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets the weights and the new card")
     parser.add_argument("--draws", type=int, default=2000, help="bootstrap samples; default: %(default)s")
@@ -42,7 +46,35 @@ def main(argv: list[str] | None = None) -> int:
     if options.draws < 2:
         parser.error("--draws: give 2 or more")
 
-    from bundle.networks.weights import publish  # after the arguments: it loads torch, which takes seconds
+    from bundle.networks.weights import (
+        publish,
+        require_card,
+    )  # after the arguments: it loads torch, which takes seconds
+
+    fit = _fit_classifier if "operating_points" in require_card(options.weights) else _fit_segmenter
+    target = fit(options)
+    print(f"Written: {target}, {target.with_suffix('.json')}")
+    if options.publish:
+        publish(target, options.weights)
+    return 0
+
+
+def _fit_segmenter(options: argparse.Namespace) -> Path:
+    from bundle.training.left_out_presence import fit_presence_left_out
+
+    points = fit_presence_left_out(options.weights, options.runs, options.output, options.draws)["presence_points"]
+    print(f"no lesion below {points['none_below']:.3f}, on validation {points['on_validation']['none_below']:.3f}")
+    for name, hospital in points["hospitals"].items():
+        print(f"{name}: {hospital['lesions']} lesions, {hospital['without']} without; needs {hospital['needed']:.3f}")
+        ways = (("common limit", "common"), ("by the others", "from_others"), ("by validation", "from_validation"))
+        for title, key in ways:
+            told = {share: _tell(hospital[key][share]) for share in ("lost", "passed") if hospital[key][share]}
+            print(f"    {title}: lesions lost {told['lost']}, normals passed {told.get('passed', '–')}")
+    target: Path = options.output / options.weights.name
+    return target
+
+
+def _fit_classifier(options: argparse.Namespace) -> Path:
     from bundle.training.left_out import fit_left_out
 
     card = fit_left_out(options.weights, options.runs, options.output, options.draws)
@@ -55,11 +87,8 @@ def main(argv: list[str] | None = None) -> int:
                 reached = hospital[key]["operating_points"][place]
                 scores = ", ".join(f"{score} {_tell(reached[score])}" for score in ("sensitivity", "specificity"))
                 print(f"    {name}, {title}: {scores}")
-    target = options.output / "model_classifier.pt"
-    print(f"Written: {target}, {target.with_suffix('.json')}")
-    if options.publish:
-        publish(target, options.weights)
-    return 0
+    target: Path = options.output / "model_classifier.pt"
+    return target
 
 
 def _tell(score: Mapping[str, float | None]) -> str:

@@ -86,7 +86,7 @@ def ship_weights(
         **card,
         "cross_validated_by": cross_validated_by,
         "cross_validated": figures,
-        "left_out": {name: _figures(Path(results_dir), name, card) for name in left_out},
+        "tested_elsewhere": {name: _figures(Path(results_dir), name, card) for name in left_out},
         "data_license": "docs/data_license.txt",
     }
     if keep_former_as:

@@ -84,6 +84,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         "missed_below": MISSED_BELOW,
         "strata": name_strata,
         "left_out": read_card(root / "models" / CLASSIFIER).get("left_out"),
+        "presence_limit": read_card(weights).get("presence_points", {}),
         "metadata": read_json(root / "configs" / "metadata.json"),
         "train": {**train, **recorded_settings(weights, train["shipped"]["defaults"])},
     }

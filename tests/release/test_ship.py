@@ -78,7 +78,7 @@ def test_the_card_says_how_good_networks_of_the_recipe_are_on_images_that_they_n
     assert shipped["cross_validated_by"] == "model_folds"
     assert shipped["cross_validated"]["dice"] == {"all": SCORE}
     assert shipped["cross_validated"]["presence_auroc"] == {"all": SCORE}
-    assert shipped["left_out"]["new_hospital"]["dice"]["there"] == SCORE
+    assert shipped["tested_elsewhere"]["new_hospital"]["dice"]["there"] == SCORE
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def check_case(folder: Path, item: Listed, rules: Layout | None, key: bytes) -> 
         flags.append("size-differs")
     if image.unusable is not None:
         flags.append("blank")
-    if rules and rules.seeks_marks and is_lesion and calipers_at(pixels, mask):
+    if rules and rules.seeks_marks and is_lesion and calipers_at(pixels, mask, 1):
         flags.append("marks")
     return Case(
         *(item.image, item.masks, item.label, patient),

@@ -132,12 +132,17 @@ class Batch:
             InputError: a result cannot be written.
         """
         loaded = read_ahead(self._load, self._open_cases(inputs))
-        yield from read_ahead(self._finish_case, at_once(self.predictor, self._predict, loaded))
+        predicted = at_once(self.predictor, self._predict, loaded)
+        if self.output is None:  # to hand a case to a thread would take longer than to finish it
+            yield from map(self._finish_case, predicted)
+        else:
+            yield from read_ahead(self._finish_case, predicted)
 
     def _open_cases(self, inputs: Sequence[Input]) -> Iterator[_Case]:
         """One case per frame, or one that says what is wrong with its file."""
         names: set[str] = set()
-        for file, opened in read_ahead(lambda file: (file, _inspect(file, self.frames)), inputs):
+        recorded = self.output is not None
+        for file, opened in read_ahead(lambda file: (file, _inspect(file, self.frames, recorded)), inputs):
             for case in opened:
                 if case.name in names and self.output is not None:
                     error = InputError(
@@ -223,14 +228,15 @@ class _Case:
         return printable(Path(split_frame(self.file.path)[0]).relative_to(self.file.folder).as_posix())
 
 
-def _inspect(file: Input, choice: FrameChoice) -> list[_Case]:
-    """The cases of one file, by its header and its bytes; no pixel is decoded but to count those of a video."""
+def _inspect(file: Input, choice: FrameChoice, recorded: bool) -> list[_Case]:
+    """The cases of one file, by its header and, for a record, its bytes; no pixel is decoded but to count those of a
+    video."""
     path = split_frame(file.path)[0]
     try:
         require_text_name(path)
         frames = count_frames(path)
         chosen = choice.choose(file.path, frames)
-        digest = sha256_of(path)
+        digest = sha256_of(path) if recorded else ""
     except InputError as error:
         return [_Case(file, error=error)]
     upcoming = chosen if isinstance(chosen, range) else ()

@@ -215,7 +215,7 @@ def _call(reached: bool) -> str:
 
 def _doubts(pixels: np.ndarray, region: LesionRegion, doubtful: bool) -> list[str]:
     found = [DOUBTFUL_OUTLINE] if doubtful else []
-    if len(calipers_at(pixels, region.mask)) >= PAIR:
+    if len(calipers_at(pixels, region.mask, PAIR)) >= PAIR:
         found.append(AT_MARKS)
     if region.others:
         found.append(f"{len(region.others)} further region(s) reach the threshold; only the largest was classified")

@@ -8,6 +8,7 @@ grey ones, and crosses cut out of a dark box, are missed. Any count of them is a
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 
 import cv2
@@ -20,13 +21,17 @@ _CALIPER_SIDES = ((9, 1), (13, 1), (13, 2), (17, 2), (21, 2), (25, 3))
 _MIN_MATCH, _MIN_BRIGHTNESS, _MIN_CONTRAST = 0.7, 130, 60
 """Correlation with the mark, grey level on its strokes, and by how much they stand out. Chosen on BUSI by eye."""
 _AROUND_LESION = 0.2
+_LONGER = 1.5
+"""So many times as long as the stroke that stands out may a mark be that lies there; 1.3 was the most that was found
+in 650 images of BUSI and BUS-BRA."""
 
 
-def find_calipers(grey: np.ndarray) -> list[tuple[int, int]]:
+def find_calipers(grey: np.ndarray, longest: float = math.inf) -> list[tuple[int, int]]:
     """Find caliper marks: small bright crosses, upright or slanted, as scanners draw them to measure a lesion.
 
     Args:
         grey: (H, W), grey values in [0, 255].
+        longest: strokes of a mark that is looked for, in pixels.
 
     Returns:
         (row, column) of each, the surest first. Letters such as T are taken for marks as well.
@@ -35,6 +40,8 @@ def find_calipers(grey: np.ndarray) -> list[tuple[int, int]]:
     found: list[tuple[float, int, int]] = []
     brightest = np.sort(image, axis=None)[::-1].cumsum(dtype=np.float64)  # the sums of so many of the brightest pixels
     for length, width in _CALIPER_SIDES:
+        if length > longest:
+            break
         for mark, strokes in (_draw_mark(length, width, slanted) for slanted in (False, True)):
             if min(image.shape) < len(mark) or brightest[int(strokes) - 1] <= _MIN_BRIGHTNESS * strokes:
                 continue  # a mark of that size has no room, or not so many pixels are bright
@@ -84,15 +91,16 @@ def _draw_mark(length: int, width: int, slanted: bool) -> tuple[np.ndarray, np.f
     return mark.astype(np.float32), np.float32(mark.sum())
 
 
-def calipers_at(grey: np.ndarray, lesion: np.ndarray) -> list[tuple[int, int]]:
+def calipers_at(grey: np.ndarray, lesion: np.ndarray, enough: float = math.inf) -> list[tuple[int, int]]:
     """Find the caliper marks in and at a lesion: away from it a cross is mostly a letter.
 
     Args:
         grey: (H, W), grey values in [0, 255].
         lesion: (H, W) bool, not empty.
+        enough: marks after which no more are looked for.
 
     Returns:
-        (row, column) of each, the surest first.
+        (row, column) of each.
     """
     top, left, bottom, right = box_of(lesion)
     reach = [round(10 + _AROUND_LESION * (length - 1)) for length in (bottom - top, right - left)]
@@ -100,17 +108,22 @@ def calipers_at(grey: np.ndarray, lesion: np.ndarray) -> list[tuple[int, int]]:
     first, start = max(0, top - reach[0] - rim), max(0, left - reach[1] - rim)
     part = grey[first : bottom + reach[0] + rim, start : right + reach[1] + rim]
     found: list[tuple[int, int]] = []
-    for y, x, patch in _patches_with_strokes(part):
-        found += [(int(row + y + first), int(column + x + start)) for row, column in find_calipers(patch)]
-    return [
-        (row, column)
-        for row, column in _apart(found)
-        if top - reach[0] <= row < bottom + reach[0] and left - reach[1] <= column < right + reach[1]
-    ]
+    at_lesion: list[tuple[int, int]] = []
+    for y, x, patch, side in _patches_with_strokes(part):
+        found += [(row + y + first, column + x + start) for row, column in find_calipers(patch, _LONGER * side)]
+        at_lesion = [
+            (row, column)
+            for row, column in _apart(found)
+            if top - reach[0] <= row < bottom + reach[0] and left - reach[1] <= column < right + reach[1]
+        ]
+        if len(at_lesion) >= enough:
+            break
+    return at_lesion
 
 
-def _patches_with_strokes(grey: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The row and column of each small part in which something thin, bright and of a mark's size stands out.
+def _patches_with_strokes(grey: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, int]]:
+    """The row and column of each small part in which something thin, bright and of a mark's size stands out, the part,
+    and the longer side of what does.
 
     To look there alone is ten times as fast as to look everywhere.
     """
@@ -130,4 +143,4 @@ def _patches_with_strokes(grey: np.ndarray) -> Iterator[tuple[int, int, np.ndarr
         _, numbered = cv2.connectedComponents(strokes[y : y + height, x : x + width], connectivity=8)
         if np.count_nonzero(numbered == numbered[row - y, column - x]) <= 0.7 * width * height:
             top, left = max(0, y - rim), max(0, x - rim)
-            yield top, left, grey[top : y + height + rim, left : x + width + rim]
+            yield top, left, grey[top : y + height + rim, left : x + width + rim], max(width, height)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -39,6 +40,9 @@ _REACH = np.arange(-6, 7)  # four times the deviation of the Gaussian, in pixels
 _BELL = np.exp(-(_REACH**2) / (2 * 1.5**2))
 _BELL /= _BELL.sum()
 _SLOPE = _BELL * _REACH / 1.5**2
+
+_MOST_POINTS = 400
+"""Pixels of discs that are laid at each pixel: with more, it is faster to measure distances, for all radii at once."""
 
 FEATURES = (*SHAPE_FEATURES, *GREY_FEATURES, *MAP_FEATURES)
 
@@ -123,11 +127,12 @@ def _describe_grey(pixels: np.ndarray, region: LesionRegion, middle: float, spre
     near = (slice(max(0, top - pad), bottom + pad), slice(max(0, left - pad), right + pad))
     grey, lesion = np.ascontiguousarray(pixels[near], np.float32), region.mask[near]
     slopes = _gradient(grey)
-    close, around = (_within(lesion, radius, region.counts.area > 4 * radius**2) & ~lesion for radius in (rim, 2 * rim))
+    outside = ~lesion
+    close, around = (near & outside for near in _within(lesion, (rim, 2 * rim), region.counts.area))
     row, column = top - near[0].start, left - near[1].start
     box = (slice(row, row + bottom - top), slice(column, column + right - left))
     inside, inner = (values[box][lesion[box]] for values in (grey, slopes))
-    margin, edge = (_depth_within(region, radius)[lesion[box]] for radius in (rim, 2))
+    margin, edge = (depth[lesion[box]] for depth in _depth_within(region, (rim, 2)))
     mean, deviation, centred = _moments(inside)
     surround, surround_deviation, _ = _moments(grey[around]) if around.any() else (mean, deviation, None)
     high, wide = max(4, (bottom - top) // 2), (right - left) // 2
@@ -195,21 +200,25 @@ def _rim(mask: np.ndarray) -> np.ndarray:
     return mask & (kept == 0)
 
 
-def _within(mask: np.ndarray, radius: int, is_large: bool) -> np.ndarray:
-    """Return the pixels of a mask (H, W) bool and all that are `radius` pixels away from one, or less.
+def _within(mask: np.ndarray, radii: Sequence[int], area: float) -> list[np.ndarray]:
+    """Return, for each radius, the pixels of a mask (H, W) bool and all that are as near to one, or nearer.
 
     Args:
         mask: with a pixel.
-        radius: in pixels.
-        is_large: the mask is 8-connected and no disc of the radius holds all of it. Then a disc that meets it meets it
-            on its border, or lies within it, and the border has far fewer pixels to look at.
+        radii: in pixels.
+        area: of the mask in pixels, where it is 8-connected; 0 where it may not be. A disc that meets a mask that it
+            does not hold meets it on its border, which has far fewer pixels to look at.
     """
-    disc, border = _disc(radius)
-    return mask | cv2.dilate(mask.view(np.uint8), border if is_large else disc).view(bool)
+    kernels = [_disc(radius)[area > 4 * radius**2] for radius in radii]
+    if sum(map(cv2.countNonZero, kernels)) > _MOST_POINTS:
+        away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return [away <= radius for radius in radii]
+    return [mask | cv2.dilate(mask.view(np.uint8), kernel).view(bool) for kernel in kernels]
 
 
-def _depth_within(region: LesionRegion, radius: int) -> np.ndarray:
-    """Return, in a region's box, the pixels (h, w) of the lesion whose way out of it is `radius` pixels or less."""
+def _depth_within(region: LesionRegion, radii: Sequence[int]) -> list[np.ndarray]:
+    """Return, for each radius and in a region's box, the pixels (h, w) of the lesion whose way out of it is as long,
+    or shorter."""
     top, left, bottom, right = region.box
     # No way out of the lesion is longer than that to the ring around its box.
     above, before = max(0, top - 1), max(0, left - 1)
@@ -217,11 +226,11 @@ def _depth_within(region: LesionRegion, radius: int) -> np.ndarray:
     if ring.all():
         # Nothing is outside: counted from above the upper left pixel, as SciPy does; classifiers were fitted on that.
         rows, columns = np.ogrid[: ring.shape[0], : ring.shape[1]]
-        return np.asarray((rows + 1) ** 2 + columns**2 <= radius**2)
+        return [np.asarray((rows + 1) ** 2 + columns**2 <= radius**2) for radius in radii]
     # Where all of it is there, the outside is 8-connected, and no disc that is smaller than the lesion holds it.
-    is_large = ring.shape == (bottom - top + 2, right - left + 2) and region.counts.area > 4 * radius**2
-    within = ring & _within(~ring, radius, is_large)
-    return within[top - above : bottom - above, left - before : right - before]
+    is_whole = ring.shape == (bottom - top + 2, right - left + 2)
+    inner = slice(top - above, bottom - above), slice(left - before, right - before)
+    return [(ring & near)[inner] for near in _within(~ring, radii, region.counts.area if is_whole else 0)]
 
 
 @functools.lru_cache(maxsize=256)

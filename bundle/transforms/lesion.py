@@ -247,10 +247,13 @@ class LesionCrop:
             white: the grey level that becomes 1.
         """
         if self.variant == "masked":
-            seen = [pixels / np.float32(white) * region.mask]
+            seen = (pixels / np.float32(white) * region.mask)[None]
         else:
             square = place_square(region.box, self.margin, self.min_size)
-            seen = [cut_mirrored(pixels, square) / np.float32(white)]
+            parts = [(cut_mirrored(pixels, square), white)]
             if self.variant == "crop+mask":
-                seen.append(cut_mirrored(levels, square) / np.float32(255))
-        return resize(torch.from_numpy(np.stack(seen)), self.spatial_size).clamp(0, 1)
+                parts.append((cut_mirrored(levels, square), 255))
+            seen = np.empty((len(parts), *parts[0][0].shape), np.float32)
+            for plane, (part, most) in zip(seen, parts, strict=True):
+                np.divide(part, np.float32(most), out=plane)
+        return resize(torch.from_numpy(seen), self.spatial_size).clamp(0, 1)

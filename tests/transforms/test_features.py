@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from scipy import ndimage
 
 from bundle.transforms import FEATURES, DescribeLesiond, describe_lesion, describe_shape, find_lesion
 from bundle.transforms.features import GREY_FEATURES, SHAPE_FEATURES, _depth_within, _within
+from bundle.transforms.lesion import LesionRegion
 
 
 def _ellipse(height: int, width: int, row: float, column: float, half_height: float, half_width: float) -> np.ndarray:
@@ -121,14 +123,28 @@ def test_a_speck_that_comes_or_goes_hardly_moves_a_feature() -> None:
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30)), st.integers(1, 12))
 def test_what_is_near_the_outline_is_so_by_euclidean_distance(levels: np.ndarray, radius: int) -> None:
-    region = find_lesion(levels)
-    is_large = region.counts.area > 4 * radius**2
+    _check_distances(find_lesion(levels), (radius, 2 * radius))
+
+
+@pytest.mark.parametrize("corner", [(40, 30), (0, 30), (40, 0), (0, 0), (-60, -50)])
+@pytest.mark.parametrize("radius", [3, 11, 25])
+def test_large_lesions_and_those_that_the_image_cuts_have_euclidean_distances(
+    corner: tuple[int, int], radius: int
+) -> None:
+    levels = np.zeros((170, 210), np.uint8)
+    cv2.ellipse(levels, (corner[1] + 75, corner[0] + 60), (74, 55), 20, 0, 360, 255, -1)
+    _check_distances(find_lesion(levels), (radius, 2 * radius))
+
+
+def _check_distances(region: LesionRegion, radii: tuple[int, int]) -> None:
     away = ndimage.distance_transform_edt(~region.mask)
-    assert np.array_equal(_within(region.mask, radius, is_large), away <= radius)
+    for radius, near in zip(radii, _within(region.mask, radii, region.counts.area), strict=True):
+        assert np.array_equal(near, away <= radius)
     top, left, bottom, right = region.box
     deep = ndimage.distance_transform_edt(region.mask)[top:bottom, left:right]
     lesion = region.mask[top:bottom, left:right]
-    assert np.array_equal(_depth_within(region, radius)[lesion], (deep <= radius)[lesion])
+    for radius, depth in zip(radii, _depth_within(region, radii), strict=True):
+        assert np.array_equal(depth[lesion], (deep <= radius)[lesion])
 
 
 @settings(max_examples=60, deadline=None)

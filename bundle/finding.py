@@ -35,7 +35,8 @@ class Finding:
         image: the file, as it was named.
         size: (H, W) of the stored frame in pixels; boxes, centroid and maps are in its pixels.
         box: (top, left, bottom, right) of the lesion, half-open.
-        lesion: area, axes, orientation, solidity …; see `measure_lesion`.
+        lesion: area, axes, orientation, solidity …, see `measure_lesion`; and its "contrast": how much brighter its
+            surroundings are, in ranges of the image's grey levels, see `bundle.transforms.features.GREY_SCALE`.
         other_boxes: of further components.
         lesion_state: one of `LESION_STATES`.
         reason: why nothing is outlined; None where something is.

@@ -2,8 +2,10 @@
 """What is said of a cine: which outlines follow one lesion from frame to frame, and the probability of the whole.
 
 Each frame is outlined by itself, so an outline may lie on another structure for a moment. Outlines that go on from each
-other are one track; those of no track jump, and are flagged. A track's probability is made of those of its frames by
-the rule that calibrated best on synthetic cines, see docs/cines.md; that of the cine is its most suspicious track's.
+other are one track; those of no track jump, and are flagged. Where the lesion leaves the plane an outline creeps onto
+other tissue without a jump: it is told by its contrast, which falls below that of its track. A track's probability is
+made of those of its other frames by the rule that calibrated best on synthetic cines, see docs/cines.md; that of the
+cine is its most suspicious track's.
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ by this factor at most."""
 
 MAX_GAP = 3
 """Frames looked at that may lie between two outlines of a track, with another outline or none."""
+
+LEAST_CONTRAST = 0.5
+"""Of its track's upper quartile of contrast an outline has at least; one with less creeps."""
+
+LEAST_OF_TRACK = 4
+"""Outlines of a track whose contrast is compared: among fewer none stands for the lesion."""
 
 LEAST_SHARE = 0.2
 """Of a cine's outlines, must belong to a track for it to answer for the cine; two outlines at least."""
@@ -57,12 +65,14 @@ class Look:
         probability: of malignancy; None where nothing is outlined.
         area: of the outline in pixels, None where there is none.
         centroid: its (row, column) in pixels.
+        contrast: of it with what surrounds it, see `bundle.prediction.classify`; None where it is not known.
     """
 
     frame: int
     probability: float | None = None
     area: float | None = None
     centroid: tuple[float, float] | None = None
+    contrast: float | None = None
 
     @classmethod
     def of(cls, finding: Mapping[str, Any]) -> Look:
@@ -71,7 +81,7 @@ class Look:
         if lesion is None:
             return cls(finding["frame"])
         row, column = lesion["centroid_px"]
-        return cls(finding["frame"], finding["probability"], lesion["area_px"], (row, column))
+        return cls(finding["frame"], finding["probability"], lesion["area_px"], (row, column), lesion.get("contrast"))
 
 
 @dataclass(frozen=True)
@@ -82,13 +92,15 @@ class CineFinding:
         looks: in the order of their frames.
         tracks: indices of looks that follow one structure, each at least two; the one that answers for the cine first.
         jumps: per look, whether its outline belongs to no track.
+        creeps: per look, whether its outline went on from a track and has lost what that follows.
         probability: of malignancy, of the first track; of all outlines where there is no track; None without outline.
-        areas, centroids: per look, smoothed over its track; None where there is no outline, or it jumps.
+        areas, centroids: per look, smoothed over its track; None where there is no outline, or it jumps or creeps.
     """
 
     looks: tuple[Look, ...]
     tracks: tuple[tuple[int, ...], ...]
     jumps: tuple[bool, ...]
+    creeps: tuple[bool, ...]
     probability: float | None
     areas: tuple[float | None, ...] = field(repr=False)
     centroids: tuple[tuple[float, float] | None, ...] = field(repr=False)
@@ -107,7 +119,10 @@ def follow(looks: Sequence[Look], rule: str = RULE) -> CineFinding:
         rule: of `AGGREGATES`.
     """
     ordered = tuple(sorted(looks, key=lambda look: look.frame))
-    found = [track for track in _link(ordered) if len(track) > 1]
+    linked = [track for track in _link(ordered) if len(track) > 1]
+    on_track = {index for track in linked for index in track}
+    creeping = {index for track in linked for index in _creeping(ordered, track)}
+    found = [[index for index in track if index not in creeping] for track in linked]
     outlined = sum(look.area is not None for look in ordered)
     least = max(2.0, LEAST_SHARE * outlined)
     join = AGGREGATES[rule]
@@ -116,8 +131,7 @@ def follow(looks: Sequence[Look], rule: str = RULE) -> CineFinding:
         return join([probability for index in track if (probability := ordered[index].probability) is not None])
 
     tracks = sorted(found, key=lambda track: (len(track) >= least, value(track)), reverse=True)
-    followed = {index for track in tracks for index in track}
-    jumps = tuple(bool(tracks) and look.area is not None and i not in followed for i, look in enumerate(ordered))
+    jumps = tuple(bool(tracks) and look.area is not None and i not in on_track for i, look in enumerate(ordered))
     answering = tracks[0] if tracks else [i for i, look in enumerate(ordered) if look.area is not None]
     areas: list[float | None] = [None] * len(ordered)
     centroids: list[tuple[float, float] | None] = [None] * len(ordered)
@@ -131,6 +145,7 @@ def follow(looks: Sequence[Look], rule: str = RULE) -> CineFinding:
         ordered,
         tuple(tuple(track) for track in tracks),
         jumps,
+        tuple(index in creeping for index in range(len(ordered))),
         value(answering) if answering else None,
         tuple(areas),
         tuple(centroids),
@@ -153,6 +168,17 @@ def _link(looks: Sequence[Look]) -> list[list[int]]:
         else:
             tracks.append([index])
     return tracks
+
+
+def _creeping(looks: Sequence[Look], track: Sequence[int]) -> list[int]:
+    """Those of a track whose contrast is far below what is usual in it; two at least are left, or none is told."""
+    contrasts = {index: contrast for index in track if (contrast := looks[index].contrast) is not None}
+    if len(contrasts) < LEAST_OF_TRACK:
+        return []
+    # The upper quartile stands for the lesion even where it is out of the plane for half of the time.
+    usual = float(np.quantile(list(contrasts.values()), 0.75))
+    found = [index for index, contrast in contrasts.items() if contrast < LEAST_CONTRAST * usual]
+    return found if usual > 0 and len(track) - len(found) > 1 else []
 
 
 def _shift(one: Look, other: Look) -> float:

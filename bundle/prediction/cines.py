@@ -9,6 +9,9 @@ from typing import Any
 from bundle.evaluation.cine import RULE, CineFinding, Look, follow
 from bundle.finding import FOUND, UNUSABLE
 
+_LOST = {"jumps": "jump", "creeps": "creep"}
+"""What is told of outlines that are not on a lesion that is followed."""
+
 
 class CineSummary:
     """Gathers what is needed of each frame's finding, so that memory does not grow with masks.
@@ -48,20 +51,23 @@ class CineSummary:
         Returns:
             "file", "frames", "looked_at", "unusable"; "most_suspicious" ("image", "frame", "probability",
             "lesion_state") or None; "probability" of the cine, by "rule" of `bundle.evaluation.cine.AGGREGATES`, or
-            None, and "decisions" by it; "followed", "jumps" and "other_tracks": frames whose outlines make that
-            probability, belong to no track, or to other tracks; "curve": per frame "frame", "image", "lesion_state",
-            "probability", "area_px", "area_mm2", "centroid_px", and "smooth_area_px", "smooth_centroid_px" of those on
-            a track.
+            None, and "decisions" by it; "followed", "jumps", "creeps" and "other_tracks": frames whose outlines make
+            that probability, belong to no track, went on from a track and lost what it follows, or belong to other
+            tracks; "curve": per frame "frame", "image", "lesion_state", "probability", "area_px", "area_mm2",
+            "centroid_px", "contrast", and "smooth_area_px", "smooth_centroid_px" of those on a track.
         """
         finding = follow(list(self._looks.values()))
         followed = [finding.looks[index].frame for index in finding.followed]
-        jumps = [look.frame for look, jump in zip(finding.looks, finding.jumps, strict=True) if jump]
+        jumps, creeps = (
+            [look.frame for look, told in zip(finding.looks, flags, strict=True) if told]
+            for flags in (finding.jumps, finding.creeps)
+        )
         others = [finding.looks[index].frame for track in finding.tracks[1:] for index in track]
         return {
             **{"file": self.file, "frames": self.frames, "looked_at": self.looked_at, "unusable": self.unusable},
             "most_suspicious": self._most_suspicious(finding, followed),
             **{"probability": finding.probability, "rule": RULE, "decisions": self._decide(finding.probability)},
-            **{"followed": followed, "jumps": jumps, "other_tracks": sorted(others)},
+            **{"followed": followed, "jumps": jumps, "creeps": creeps, "other_tracks": sorted(others)},
             "curve": self._curve(finding),
         }
 
@@ -97,7 +103,8 @@ class CineSummary:
                 **{"frame": look.frame, "image": self._more[look.frame]["image"]},
                 **{"lesion_state": self._more[look.frame]["lesion_state"], "probability": look.probability},
                 **{"area_px": look.area, "area_mm2": self._more[look.frame]["area_mm2"]},
-                **{"centroid_px": look.centroid, "smooth_area_px": area, "smooth_centroid_px": centroid},
+                **{"centroid_px": look.centroid, "contrast": look.contrast},
+                **{"smooth_area_px": area, "smooth_centroid_px": centroid},
             }
             for look, area, centroid in zip(finding.looks, finding.areas, finding.centroids, strict=True)
         ]
@@ -110,6 +117,6 @@ def line_of(cine: Mapping[str, Any]) -> str:
     best = cine["most_suspicious"]
     if best is None:
         return f"{looked}; none shows a lesion"
-    jumps = f", {len(cine['jumps'])} outlines jump" if cine["jumps"] else ""
-    whole = f"P(malignant) {cine['probability']:.3f}, {cine['rule']} of {len(cine['followed'])} that follow it{jumps}"
+    lost = "".join(f", {len(cine[key])} outlines {verb}" for key, verb in _LOST.items() if cine[key])
+    whole = f"P(malignant) {cine['probability']:.3f}, {cine['rule']} of {len(cine['followed'])} that follow it{lost}"
     return f"{looked}; {whole}; most suspicious: frame {best['frame']}, P(malignant) {best['probability']:.3f}"

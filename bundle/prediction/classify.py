@@ -134,11 +134,12 @@ class LesionClassifier:
         confidence = outline_confidence(levels, region.mask)
         doubtful = confidence < (self.segmenter_card.get("doubtful_below") or 0)
         mask = place_in_frame(region.mask, frame_shape, image.box)
+        measures = measure_counts(region.counts.moved(*image.box[:2]), _known(image.spacing_mm))
         return Finding(
             image=os.fspath(name),
             size=(frame_shape[0], frame_shape[1]),
             box=_shift(region.box, image),
-            lesion=measure_counts(region.counts.moved(*image.box[:2]), _known(image.spacing_mm)),
+            lesion={**measures, "contrast": described["surround_contrast"]},
             other_boxes=tuple(_shift(box, image) for box in region.others),
             lesion_state=DOUBTFUL if doubtful else FOUND,
             outline_confidence=confidence,

@@ -20,7 +20,15 @@ PAGE = "cines.md"
 BLOCK = ("<!-- cine rules -->", "<!-- /cine rules -->")
 _MEND = "run scripts/cine_rules.py again"
 _SCORES = {"log_loss": "log loss", "brier": "Brier score", "ece": "calibration error", "auroc": "AUROC"}
-_FATES = {"followed": "makes the cine's probability", "jump": "jumps", "other track": "follows something else"}
+_FATES = {
+    **{"followed": "makes the cine's probability", "jump": "jumps", "creep": "creeps"},
+    "other track": "follows something else",
+}
+_PLACES = {
+    "on": "on the lesion",
+    "off": "elsewhere (Dice below 0.1), in a cine whose lesion is outlined in another frame",
+    "never": "elsewhere, in a cine whose lesion is outlined in no frame",
+}
 
 
 def render_cines(docs: str | os.PathLike[str]) -> dict[str, str]:
@@ -55,7 +63,7 @@ def _tables(record: Mapping[str, Any]) -> str:
             slope = "–" if scores["slope"] is None else f"{scores['slope']:.2f}"
             lines.append(f"| {name} | {kind} | {' | '.join(cells)} | {slope} |")
     lines += ["", f"| an outline that lies | {' | '.join(_FATES.values())} |", "|---|" + "---|" * len(_FATES)]
-    for place, words in (("on", "on the lesion"), ("off", "elsewhere (Dice below 0.1)")):
+    for place, words in _PLACES.items():
         counts = record["outlines"][place]
         total = max(1, sum(counts.values()))
         shares = [f"{counts[fate]} ({counts[fate] / total:.0%})" for fate in _FATES]

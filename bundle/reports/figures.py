@@ -214,7 +214,7 @@ def plot_confusion(matrix: Sequence[Sequence[int]], path: str | os.PathLike[str]
 def draw_cine(curve: Sequence[Mapping[str, Any]], probability: float | None, synthetic: bool = False) -> bytes:
     """Draw P(malignant) and the outline's area over the frames of a cine, as PNG.
 
-    Outlines that jump are crosses; the areas that are smoothed over a track are the line.
+    Outlines that jump or creep are crosses; the areas that are smoothed over a track are the line.
 
     Args:
         curve: per frame that was looked at, as `bundle.prediction.cines.CineSummary` gives it.
@@ -232,10 +232,10 @@ def draw_cine(curve: Sequence[Mapping[str, Any]], probability: float | None, syn
     figure = Figure(figsize=(7.2, 3.6), dpi=_DPI, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, name, color in ((upper, "probability", CYCLE[1]), (lower, key, CYCLE[0])):
-        for jumps, marker in ((False, "o"), (True, "x")):
-            looks = [look for look in outlined if (look["smooth_area_px"] is None) == jumps]
+        for lost, marker in ((False, "o"), (True, "x")):
+            looks = [look for look in outlined if (look["smooth_area_px"] is None) == lost]
             points = ([look["frame"] for look in looks], [look[name] for look in looks])
-            axes.plot(*points, marker, color=color, markersize=4, label="jumps" if jumps and looks else None)
+            axes.plot(*points, marker, color=color, markersize=4, label="jumps or creeps" if lost and looks else None)
         axes.grid(alpha=0.3)
     smooth = [look for look in outlined if look["smooth_area_px"] is not None]
     areas = [look["smooth_area_px"] * (look[key] / look["area_px"]) for look in smooth]

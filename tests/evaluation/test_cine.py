@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from bundle.evaluation.cine import AGGREGATES, RULE, Look, follow
+from bundle.evaluation.cine import AGGREGATES, RULE, CineFinding, Look, follow
 from bundle.evaluation.cine_rules import score_rules
 
 
@@ -56,6 +56,41 @@ def test_a_lesion_that_is_lost_for_some_frames_goes_on() -> None:
     here = (50.0, 80.0, 30.0, 0.2)
     assert follow(_looks(here, here, None, None, None, here, here)).tracks == ((0, 1, 5, 6),)
     assert follow(_looks(here, here, None, None, None, None, here, here)).tracks == ((0, 1), (6, 7))
+
+
+def _sweep(*contrasts: float | None) -> CineFinding:
+    """What is followed of outlines that hardly move; those of low contrast are called malignant."""
+    return follow(
+        [
+            Look(frame, 0.9 if contrast is not None and contrast < 0.2 else 0.1, 700.0, (50.0 + frame, 80.0), contrast)
+            for frame, contrast in enumerate(contrasts)
+        ]
+    )
+
+
+def test_an_outline_that_stays_where_the_lesion_left_the_plane_creeps_and_does_not_count() -> None:
+    found = _sweep(0.1, 0.15, 0.35, 0.6, 0.7, 0.6, 0.4, 0.1, 0.1)
+    assert found.creeps == (True, True, *(False,) * 5, True, True)
+    assert found.tracks == ((2, 3, 4, 5, 6),)
+    assert not any(found.jumps)
+    assert found.probability == pytest.approx(0.1)
+    assert (found.areas[0], found.centroids[8]) == (None, None)
+
+
+def test_a_lesion_that_is_in_the_plane_for_a_third_of_the_time_is_told_from_what_comes_after_it() -> None:
+    assert _sweep(*[0.6] * 3, *[0.1] * 6).creeps == (*[False] * 3, *[True] * 6)
+
+
+def test_no_outline_creeps_where_its_contrast_says_nothing() -> None:
+    steady, bright, unknown, short = (0.12, 0.1, 0.15, 0.1), (-0.5, -0.1, -0.6, -0.5), (None,) * 6, (0.6, 0.1, 0.6)
+    for contrasts in (steady, bright, unknown, short):
+        found = _sweep(*contrasts)
+        assert not any(found.creeps), contrasts
+        assert found.followed == tuple(range(len(contrasts)))
+
+
+def test_where_hardly_an_outline_would_be_left_none_creeps() -> None:
+    assert not any(_sweep(0.9, 0.1, 0.1, 0.1).creeps)
 
 
 def test_of_two_lesions_the_more_suspicious_answers_and_the_other_is_told() -> None:

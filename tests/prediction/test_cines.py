@@ -28,6 +28,19 @@ def test_the_most_suspicious_frame_is_one_that_follows_the_lesion() -> None:
     assert cine["rule"] == RULE
 
 
+def test_the_most_suspicious_frame_is_none_in_which_the_lesion_was_lost() -> None:
+    lesion, lost = ("found", 0.2, 40.0, 0.6), ("found", 0.9, 42.0, 0.1)
+    summary = _summary(lost, *[lesion] * 4, lost)
+    assert (summary["followed"], summary["creeps"], summary["jumps"]) == ([1, 2, 3, 4], [0, 5], [])
+    assert summary["most_suspicious"]["frame"] in (1, 2, 3, 4)
+    assert summary["probability"] == pytest.approx(0.2)
+    assert [look["smooth_area_px"] for look in summary["curve"]] == [None, *[400.0] * 4, None]
+    assert line_of(summary) == (
+        "c.dcm: 6 of 100 frames; P(malignant) 0.200, median of 4 that follow it, 2 outlines creep; "
+        "most suspicious: frame 1, P(malignant) 0.200"
+    )
+
+
 def test_the_curve_tells_each_frame_and_smooths_what_is_followed() -> None:
     curve = _summary(("found", 0.2), ("found", 0.95, 200.0), ("found", 0.3), ("unusable", None))["curve"]
     assert [look["frame"] for look in curve] == [0, 1, 2, 3]

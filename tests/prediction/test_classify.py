@@ -26,7 +26,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.float32)
 IMAGE = UltrasoundImage(PIXELS, None, ())
 
 
-def _classify(probability: np.ndarray, seen: list[torch.Tensor] | None = None, **changes: Any) -> Finding:
+def _classify(
+    probability: np.ndarray, seen: list[torch.Tensor] | None = None, pixels: np.ndarray = PIXELS, **changes: Any
+) -> Finding:
     """The finding of a classifier whose logit is always the same."""
     segmenter_card = changes.pop("segmenter_card", SEGMENTER)
     spacing, warnings = changes.pop("spacing_mm", None), changes.pop("warnings", ())
@@ -38,7 +40,7 @@ def _classify(probability: np.ndarray, seen: list[torch.Tensor] | None = None, *
         return torch.full((1, 1), LOGIT)
 
     step = ClassifyLesiond(torch.nn.Identity(), infer, "cpu", {**CARD, **changes}, segmenter_card)
-    return step.classify("a.png", UltrasoundImage(PIXELS, spacing, tuple(warnings), region), probability)
+    return step.classify("a.png", UltrasoundImage(pixels, spacing, tuple(warnings), region), probability)
 
 
 @pytest.fixture
@@ -88,6 +90,14 @@ def test_the_lesion_is_measured_at_native_size(box: np.ndarray) -> None:
     assert np.array_equal(finding.probability_map, np.where(box > 0, 230, 0))
     assert (finding.lesion_state, finding.reason, finding.lesion_probability) == ("found", None, None)
     assert finding.warnings == ()
+
+
+@pytest.mark.parametrize("grey", [60, 150, 220])
+def test_the_contrast_is_how_much_brighter_the_surroundings_are(box: np.ndarray, grey: int) -> None:
+    pixels = np.where(box > 0, grey, 150) + np.random.default_rng(0).integers(-30, 31, (40, 60))
+    dark, bright = np.percentile(pixels, [1, 99])
+    lesion = _classify(box, pixels=pixels.astype(np.float32)).lesion
+    assert lesion["contrast"] == pytest.approx((150 - grey) / (bright - dark), abs=0.1)
 
 
 def test_unknown_spacing_gives_no_millimetres(box: np.ndarray) -> None:

@@ -21,7 +21,7 @@ RECORD: dict[str, Any] = {
         "mean": {"followed": {**dict.fromkeys(("log_loss", "brier", "ece", "auroc"), _SCORE), "slope": 1.25}},
         "maximum": {"followed": {**dict.fromkeys(("log_loss", "brier", "ece", "auroc"), _SCORE), "slope": None}},
     },
-    "outlines": {place: {"followed": 8, "jump": 1, "other track": 1} for place in ("on", "off")},
+    "outlines": {place: {"followed": 7, "jump": 1, "creep": 1, "other track": 1} for place in ("on", "off", "never")},
     "provenance": {"time": "2026-11-28T12:00:00Z", "commit": "0123456789abcdef", "command": "python x.py"},
 }
 
@@ -37,7 +37,7 @@ def test_the_page_shows_each_rule_and_where_outlines_lie(tmp_path: Path) -> None
     number = "0.250 (0.200 – 0.300)"
     assert f"| mean | followed | {' | '.join([number] * 4)} | 1.25 |" in text
     assert f"| maximum | followed | {' | '.join([number] * 4)} | – |" in text
-    assert "| on the lesion | 8 (80%) | 1 (10%) | 1 (10%) |" in text
+    assert "| on the lesion | 7 (70%) | 1 (10%) | 1 (10%) | 1 (10%) |" in text
     assert "7 synthetic cines with an outline (3 malignant) of 12 frames each; used: mean." in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")

@@ -141,6 +141,12 @@ def none_below(card: Mapping[str, Any]) -> float:
     return float(card.get("presence_points", {}).get("none_below", 0.0))
 
 
+def doubtful_presence(card: Mapping[str, Any]) -> float:
+    """The probability of a lesion below which an outline is doubtful: the limit by the training's own hospitals, where
+    the card has a lower one that holds in others, see `bundle.training.left_out_presence`; else 0."""
+    return float(card.get("presence_points", {}).get("on_validation", {}).get("none_below", 0.0))
+
+
 def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> dict[str, Any]:
     """Read the card beside a weights file, which must be there and hold the keys.
 

@@ -29,7 +29,7 @@ from bundle.finding import (
 )
 from bundle.networks.autocast import as_flag
 from bundle.networks.site_file import apply_site
-from bundle.networks.weights import none_below
+from bundle.networks.weights import doubtful_presence, none_below
 from bundle.prediction.explain import ExplainMalignancy
 from bundle.readers import UltrasoundImage
 from bundle.transforms.calipers import calipers_at
@@ -133,6 +133,7 @@ class LesionClassifier:
         explanation = self.explain(seen, region) if self.explain else None
         confidence = outline_confidence(levels, region.mask)
         doubtful = confidence < (self.segmenter_card.get("doubtful_below") or 0)
+        doubtful |= presence is not None and presence < doubtful_presence(self.segmenter_card)
         mask = place_in_frame(region.mask, frame_shape, image.box)
         measures = measure_counts(region.counts.moved(*image.box[:2]), _known(image.spacing_mm))
         return Finding(

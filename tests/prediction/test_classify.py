@@ -32,6 +32,7 @@ def _classify(
     """The finding of a classifier whose logit is always the same."""
     segmenter_card = changes.pop("segmenter_card", SEGMENTER)
     spacing, warnings = changes.pop("spacing_mm", None), changes.pop("warnings", ())
+    presence = changes.pop("presence", None)
     region = changes.pop("region", None)
 
     def infer(image: torch.Tensor, _: torch.nn.Module) -> torch.Tensor:
@@ -40,7 +41,7 @@ def _classify(
         return torch.full((1, 1), LOGIT)
 
     step = ClassifyLesiond(torch.nn.Identity(), infer, "cpu", {**CARD, **changes}, segmenter_card)
-    return step.classify("a.png", UltrasoundImage(pixels, spacing, tuple(warnings), region), probability)
+    return step.classify("a.png", UltrasoundImage(pixels, spacing, tuple(warnings), region), probability, presence)
 
 
 @pytest.fixture
@@ -191,6 +192,18 @@ def test_an_outline_below_the_limit_of_its_segmenter_is_doubtful(
     assert (DOUBTFUL_OUTLINE in finding.warnings) is told
     assert finding.lesion_state == ("doubtful" if told else "found")
     assert finding.as_dict()["outline_confidence"] == finding.outline_confidence
+
+
+@pytest.mark.parametrize(("presence", "state"), [(0.19, "none found"), (0.21, "doubtful"), (0.41, "found")])
+def test_a_lesion_between_the_limits_of_any_hospital_and_of_its_own_is_doubtful(
+    box: np.ndarray, presence: float, state: str
+) -> None:
+    points = {"none_below": 0.2, "on_validation": {"none_below": 0.4}}
+    finding = _classify(box, presence=presence, segmenter_card={**SEGMENTER, "presence_points": points})
+    assert finding.lesion_state == state
+    assert (DOUBTFUL_OUTLINE in finding.warnings) is (state == "doubtful")
+    plain = {**SEGMENTER, "presence_points": {"none_below": 0.2}}
+    assert _classify(box, presence=0.21, segmenter_card=plain).lesion_state == "found"
 
 
 def test_further_regions_are_named_and_counted(box: np.ndarray) -> None:

@@ -38,7 +38,8 @@ def fit_presence_left_out(
 
     Args:
         weights: of the segmenter that was trained on all hospitals, with its card.
-        runs: evaluated run folders of the recipe: of the split "leave out NAME", and pooled folds.
+        runs: evaluated run folders of the recipe: of the split "leave out NAME", of folds, or pooled folds. Of a fold's
+            own weights those of the other folds.
         output_dir: gets ``model.pt`` and ``.json``.
         draws, seed: of the bootstrap.
 
@@ -49,21 +50,23 @@ def fit_presence_left_out(
         ``on_validation``, what validation had given.
 
     Raises:
-        UserError: a run is not evaluated, is of another recipe, or tells no presence; the same hospital was tried
-            in the same way twice; or there is one hospital only.
+        UserError: a run is not evaluated, is of another recipe, or tells no presence; an image was tried in the same
+            way twice; or there is one hospital only.
     """
     card = require_card(weights, ("architecture", "presence_points"))
     original = card["presence_points"].get("on_validation", card["presence_points"])
-    tried: dict[str, list[Mapping[str, Any]]] = {}
+    seen: dict[str, dict[str, Mapping[str, Any]]] = {}
     used = {}
     for folder in runs:
         run = read_run(Path(folder))
         _check(run, card, weights)
-        for name, rows in _by_hospital(run).items():
-            if name in tried:
-                raise UserError(f"{run.folder}: {name} was tried by another of the runs; give one of them")
-            tried[name] = rows
+        for image, row in run.rows.items():
+            images = seen.setdefault(_name_hospital(run, row), {})
+            if image in images:
+                raise UserError(f"{run.folder}: {image} was tried by another of the runs; give folds of one split")
+            images[image] = row
         used[run.folder.name] = run.metrics["weights"].get("sha256")
+    tried = {name: rows for name, images in seen.items() if _lesions(rows := list(images.values()))}
     if len(tried) < 2:
         raise UserError("one hospital only; give runs of two or more, left out or out of fold")
     needed = {name: _choose(rows, original["most_lost"]) for name, rows in tried.items()}
@@ -71,8 +74,8 @@ def fit_presence_left_out(
     for name, rows in tried.items():
         others = min(limit for key, limit in needed.items() if key != name)
         hospitals[name] = {
-            "lesions": sum(row["dice"] is not None for row in rows),
-            "without": sum(row["dice"] is None for row in rows),
+            "lesions": _lesions(rows),
+            "without": len(rows) - _lesions(rows),
             "needed": needed[name],
             "common": _count(rows, min(needed.values()), draws, seed),
             "from_others": _count(rows, others, draws, seed),
@@ -106,13 +109,14 @@ def _check(run: Run, card: Mapping[str, Any], weights: str | os.PathLike[str]) -
         raise UserError(f"{run.folder}: its table tells no presence; evaluate it again")
 
 
-def _by_hospital(run: Run) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows of each dataset of the test part, named by it and by how it was tried."""
+def _name_hospital(run: Run, row: Mapping[str, Any]) -> str:
+    """The dataset of an image, and how it was tried."""
     how = "left out" if parse_left_out(str(run.metrics["provenance"].get("split"))) else "out of fold"
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for row in run.rows.values():
-        found.setdefault(f"{row.get('dataset') or run.metrics['provenance'].get('dataset')}, {how}", []).append(row)
-    return {name: rows for name, rows in found.items() if any(row["dice"] is not None for row in rows)}
+    return f"{row.get('dataset') or run.metrics['provenance'].get('dataset')}, {how}"
+
+
+def _lesions(rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum(row["dice"] is not None for row in rows)
 
 
 def _choose(rows: Sequence[Mapping[str, Any]], most_lost: float) -> float:

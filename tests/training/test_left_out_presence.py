@@ -90,6 +90,7 @@ def test_runs_that_say_nothing_of_the_weights_are_refused(weights: Path, make: M
     for runs, reason in (
         ([good], "one hospital only"),
         ([good, good], "was tried by another"),
+        ([make("fold 0 of 2", {"D": 0.4})], "one hospital only"),
         ([good, make("leave out B", {"B": 0.8}, presence_mix=[1, 0, 0])], "presence_mix"),
         ([good, make("leave out C", {"C": 0.8}, synthetic=True, width=2)], "width"),
     ):

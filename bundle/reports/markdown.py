@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Score = Mapping[str, float | None] | None
+_PUBLISHED = {"Dataset_BUSI_with_GT": "BUSI", "BUSBRA": "BUS-BRA"}
 
 
 def number(value: Score | float, digits: int = 3, scale: float = 1, unit: str = "") -> str:
@@ -42,6 +43,11 @@ def cell(value: Any) -> str:
     if value is None or value == "":
         return "not recorded"
     return " ".join(str(value).split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def dataset(folder: str) -> str:
+    """Return what a dataset's authors call it, by the folder that they publish; of any other folder its own name."""
+    return _PUBLISHED.get(folder, folder)
 
 
 def code(value: Any) -> str:

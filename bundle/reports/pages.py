@@ -31,7 +31,7 @@ PAGES = {
     "evidence.md": "evidence.md.j2",
 }
 README_BLOCK = ("<!-- results -->", "<!-- /results -->")
-FILTERS = ("cell", "code", "network", "number", "size", "span", "spread", "widths")
+FILTERS = ("cell", "code", "dataset", "network", "number", "size", "span", "spread", "widths")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 PathLike = str | os.PathLike[str]
@@ -164,16 +164,18 @@ def _tell_shipped(records: Records, root: Path) -> None:
 
     A run is of a file that holds its weights; or, where weights were trained on all images so that none is left to test
     them on, of the file whose card names it as ``cross_validated_by``: networks of the same recipe, each tested on
-    images that it never saw (``shipped_recipe``).
+    images that it never saw (``shipped_recipe``), perhaps at another size than the file's own (``shipped_size``).
     """
-    shipped, recipes = {}, {}
+    shipped, recipes, sizes = {}, {}, {}
     for weights in sorted(root.glob("models/*.pt")):
         card = read_card(weights)
         shipped[card.get("sha256")] = recipes[card.get("cross_validated_by")] = weights.name
+        sizes[weights.name] = card.get("spatial_size")
     for result in (*records.segmentations, *records.peers, *records.classifications):
         of_recipe = recipes.get(result["name"])
         result["shipped"] = shipped.get(result["weights"].get("sha256", "")) or of_recipe
         result["shipped_recipe"] = result["shipped"] is not None and result["shipped"] == of_recipe
+        result["shipped_size"] = sizes.get(of_recipe or "")
         result["batch_norm"] = False
     for result in records.segmentations:
         result["batch_norm"] = result["recipe"] == "ours" and _normalises_over_batch(result["weights"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bundle.evaluation.segmentation import measure_case, summarise
+from bundle.reports.pages import render_pages
 from scripts import record_result, write_docs
 
 RECIPE = ["--title", "Ours, seed 0", "--recipe", "ours"]
@@ -148,6 +149,30 @@ def test_a_run_has_its_scores_by_dataset_scanner_and_category(tmp_path: Path) ->
     for name, part in (("scanner Acme 3", parts["device"]["Acme 3"]), ("BI-RADS 3", parts["birads"]["3"])):
         assert f"| {name} | {part['cases']} | {part['groups']} | {part['dice']['estimate']:.3f}" in runs
     assert f"| ABUS | {parts['lesions']['cases']} | " in runs
+
+
+def test_scores_over_several_datasets_stand_beside_those_of_each(tmp_path: Path, root: Path) -> None:
+    for name in ("requirements.txt", "configs/metadata.json", "configs/train.json", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((root / name).read_bytes())
+    scores = {}
+    for name, shift in (("BUSBRA", 1), ("Dataset_BUSI_with_GT", 3)):
+        metrics = json.loads(fabricate(tmp_path, shift=shift).read_text())
+        scores[name] = {"lesions": metrics["lesions"], "normals": metrics["normals"]}
+    file = fabricate(tmp_path)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "datasets": scores}))
+    assert record(file, tmp_path, *RECIPE) == 0
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").write_bytes(b"weights")
+    card = {"cross_validated_by": "busi_ours_seed0", "spatial_size": [192, 192]}
+    (tmp_path / "models" / "model.json").write_text(json.dumps(card))
+    pages = render_pages(tmp_path / "results", tmp_path)
+    for name in ("../README.md", "README.md"):
+        rows = [line for line in pages[name].splitlines() if re.match(r"\| (BUS-BRA|BUSI|all of them) \|", line)]
+        told = [float(re.split(r" \| | \[", row)[2]) for row in rows]
+        assert told == [round(part["lesions"]["dice"]["estimate"], 3) for part in scores.values()] + [told[2]]
+        assert told[0] > told[2] > told[1]
+        assert "on 128×96 pixels (the shipped network sees 192×192)" in pages[name]
 
 
 def test_every_table_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:

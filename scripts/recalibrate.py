@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from bundle.data.folder import SOME_CASES_FAILED
     from bundle.data.roots import dataset_folder  # after the arguments: torch and MONAI take seconds to import
-    from bundle.prediction.recalibrate import TooFewImagesError, recalibrate_site
+    from bundle.prediction.site_calibration import TooFewImagesError, recalibrate_site
 
     work = options.work or Path("runs") / f"recalibrate_{dataset_folder(options.dataset_dir).resolve().name}"
     how = {

@@ -8,19 +8,18 @@ or about what a command imports, belongs to `subprocess`.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import multiprocessing
 import os
-import runpy
 import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
+
+from bundle.training.forkserver import run_as_interpreter
 
 TESTS = Path(__file__).resolve().parent
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -145,27 +144,11 @@ def _command(words: list[str], cwd: str, env: dict[str, str], stdout: str, stder
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    warnings.simplefilter("ignore")
     forget_power_cuts()
-    is_module = words[0] == "-m"
     given = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     of_pytest = {str(TESTS.parent), "", *(path for path in sys.path if Path(path).is_relative_to(TESTS))}
     installed = [path for path in sys.path if path not in of_pytest]
-    sys.path[:] = [cwd if is_module else str(Path(words[0]).parent), *given, *installed]
-    sys.argv = words[is_module:]
-    code: int | str | None = 0
-    try:
-        if is_module:
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(os.path.abspath(words[0]), run_name="__main__")
-    except SystemExit as stop:
-        code = stop.code
-    except BaseException:
-        code = 1
-        try:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        except SystemExit as stop:
-            code = stop.code
-    atexit._run_exitfuncs()  # a process of multiprocessing ends without them
-    sys.exit(code)
+    sys.path[:] = [cwd if words[0] == "-m" else str(Path(words[0]).parent), *given, *installed]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bundle"]:
+        del sys.modules[name]  # the command may be of another copy of the bundle
+    run_as_interpreter(words)

@@ -2,8 +2,8 @@
 """What an institution has fitted on its own images in place of what the cards of the weights say.
 
 Temperature, operating points and limits are fitted where weights are made and hold there. ``site.json``, which
-`bundle.prediction.recalibrate` writes, has those of another hospital: for each network the entries of its card that it
-replaces, and the sha256 of the weights that they were fitted for.
+`bundle.prediction.site_calibration` writes, has those of another hospital: for each network the entries of its card
+that it replaces, and the sha256 of the weights that they were fitted for.
 """
 
 from __future__ import annotations

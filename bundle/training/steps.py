@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from bundle.errors import UserError
 from bundle.files import read_json, write_json
-from bundle.training.warm import WarmProcess, start_python
+from bundle.training.forkserver import WarmProcess, start_python
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 LIBRARIES = (
     *("torch", "torch._dynamo", "monai.bundle", "monai.engines", "ignite.handlers", "kornia", "tensorboard"),
@@ -91,16 +92,21 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], log: str) -
         import torch  # which has read the variable before
 
         torch.set_num_threads(int(threads))
+    sys.path.insert(0, cwd if words[0] == "-m" else str(Path(words[0]).resolve().parent))
+    run_as_interpreter(words)
+
+
+def run_as_interpreter(words: list[str]) -> NoReturn:
+    """Do what ``python -W ignore WORDS`` does once it has started, and end this process with its exit code."""
     warnings.simplefilter("ignore")
     is_module = words[0] == "-m"
-    sys.path.insert(0, cwd if is_module else str(Path(words[0]).resolve().parent))
     sys.argv = words[is_module:]
     code: int | str | None = 0
     try:
         if is_module:
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(words[0], run_name="__main__")
+            runpy.run_path(os.path.abspath(words[0]), run_name="__main__")
     except SystemExit as stop:
         code = stop.code
     except BaseException:

@@ -6,9 +6,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +15,8 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 
-from bundle.benchmarks.training import PHANTOM, alternate, open_config, plainly, settings_of
-from bundle.data.phantom import make_phantom
+from bundle.benchmarks.training import alternate
+from bundle.benchmarks.training_config import opened_config, plainly, settings_line, settings_of_run
 from bundle.errors import UserError
 from bundle.provenance import describe_run
 from bundle.training import PrepareBatch
@@ -59,11 +57,7 @@ def measure_dictionary(
         UserError: a file is missing, the config or the dataset can not be used, or something in its augmentation has no
             counterpart.
     """
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        data = Path(dataset_dir or Path(folder) / "data")
-        if dataset_dir is None:
-            make_phantom(data, counts=PHANTOM, size_range=((96, 128), (96, 128)))
-        parser = open_config(config, data, Path(folder), dict(overrides or {}), rounds, iterations)
+    with opened_config(config, dataset_dir, overrides or {}, rounds, iterations) as parser:
         changes = counterpart(parser)
         trainer = plainly(lambda: parser.get_parsed_content("train#trainer"))
         other = _trainer(parser, trainer, changes, workers)
@@ -80,11 +74,8 @@ def measure_dictionary(
         ratios = [entry[OURS] / entry[THEIRS] for entry in timings]
         return {
             "settings": {
-                "config": [Path(file).name for file in config],
-                "overrides": dict(overrides or {}),
-                **settings_of(parser),
-                **{"data": "synthetic phantom" if dataset_dir is None else data.name, "workers": workers},
-                **{"iterations_per_round": iterations, "transforms": [type(change).__name__ for change in changes]},
+                **settings_of_run(parser, config, dataset_dir, overrides or {}, iterations),
+                **{"workers": workers, "transforms": [type(change).__name__ for change in changes]},
             },
             "runs": [{"name": name, "images_per_second": speed} for name, speed in speeds.items()],
             "ratio": speeds[OURS] / speeds[THEIRS],
@@ -96,11 +87,9 @@ def measure_dictionary(
 
 def dictionary_lines(result: Mapping[str, Any]) -> list[str]:
     """What a terminal shows of a result of `measure_dictionary`."""
-    settings, (lowest, highest) = result["settings"], result["ratio_range"]
-    size = "×".join(str(length) for length in settings["spatial_size"])
+    lowest, highest = result["ratio_range"]
     return [
-        f"batch {settings['batch_size']} of {size}, {settings['parameters'] / 1e6:.2f} M parameters, "
-        f"{settings['precision']}, {settings['workers']} workers, {result['provenance']['device']}",
+        settings_line(result),
         *(f"{run['name']:<24}{run['images_per_second']:>8.1f} images/s" for run in result["runs"]),
         f"ratio {result['ratio']:.2f}; single rounds: {lowest:.2f} to {highest:.2f}",
     ]

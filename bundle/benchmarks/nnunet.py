@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from bundle.benchmarks.inference import SIZES
-from bundle.benchmarks.training import PHANTOM, bare_step, open_config, plainly, settings_of
+from bundle.benchmarks.training import bare_step
+from bundle.benchmarks.training_config import PHANTOM, open_config, plainly, settings_of
 from bundle.data.phantom import make_phantom
 from bundle.data.walk import choose_images, files_below
 from bundle.errors import InputError, UserError

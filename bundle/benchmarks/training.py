@@ -5,23 +5,17 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
-from bundle.data.phantom import make_phantom
-from bundle.errors import InputError, UserError
+from bundle.benchmarks.training_config import opened_config, plainly, settings_line, settings_of_run
 from bundle.provenance import describe_run
-
-NEVER = 10**6  # epochs between validations: the timed part holds none
-PHANTOM = {"benign": 12, "malignant": 8, "normal": 4}  # files are read once, before the clock starts
 
 
 def measure_training(
@@ -55,11 +49,7 @@ def measure_training(
     Raises:
         UserError: a file is missing, or the config or the dataset can not be used.
     """
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        data = Path(dataset_dir or Path(folder) / "data")
-        if dataset_dir is None:
-            make_phantom(data, counts=PHANTOM, size_range=((96, 128), (96, 128)))
-        parser = open_config(config, data, Path(folder), dict(overrides or {}), rounds, iterations)
+    with opened_config(config, dataset_dir, overrides or {}, rounds, iterations) as parser:
         trainer = plainly(lambda: parser.get_parsed_content("train#trainer"))
         step = bare_step(parser, trainer)
 
@@ -71,13 +61,7 @@ def measure_training(
         bare, loop = (statistics.median(entry[kind] for entry in timings) for kind in ("bare", "loop"))
         ratios = [entry["loop"] / entry["bare"] for entry in timings]
         return {
-            "settings": {
-                "config": [Path(file).name for file in config],
-                "overrides": dict(overrides or {}),
-                **settings_of(parser),
-                "data": "synthetic phantom" if dataset_dir is None else data.name,
-                "iterations_per_round": iterations,
-            },
+            "settings": settings_of_run(parser, config, dataset_dir, overrides or {}, iterations),
             "rounds": timings,
             "runs": [{"name": name, "images_per_second": rate} for name, rate in (("bare", bare), ("loop", loop))],
             "bare_images_per_second": bare,
@@ -90,54 +74,14 @@ def measure_training(
 
 def training_lines(result: Mapping[str, Any]) -> list[str]:
     """What a terminal shows of a result of `measure_training`."""
-    settings, (lowest, highest) = result["settings"], result["ratio_range"]
-    size = "×".join(str(length) for length in settings["spatial_size"])
+    lowest, highest = result["ratio_range"]
     return [
-        f"batch {settings['batch_size']} of {size}, {settings['parameters'] / 1e6:.2f} M parameters, "
-        f"{settings['precision']}, {result['provenance']['device']}",
+        settings_line(result),
         f"{'images/s':>24}{'of the bare network':>22}",
         f"{'bare network':<14}{result['bare_images_per_second']:>10.1f}{1:>22.0%}",
         f"{'training loop':<14}{result['loop_images_per_second']:>10.1f}{result['ratio']:>22.0%}",
         f"medians of {len(result['rounds'])} rounds; single rounds: {lowest:.0%} to {highest:.0%}",
     ]
-
-
-def open_config(
-    config: Sequence[str | os.PathLike[str]],
-    data: Path,
-    folder: Path,
-    overrides: Mapping[str, Any],
-    rounds: int,
-    iterations: int,
-) -> ConfigParser:
-    """Read the config as ``monai.bundle run`` does, with outputs in a temporary folder and the epoch's length fixed.
-
-    Args:
-        config, overrides, rounds, iterations: as `measure_training` takes them.
-        data: images to train on.
-        folder: gets what the run writes.
-    """
-    for file in config:
-        if not Path(file).is_file():
-            raise InputError(file, "no such config", "name one of configs/train*.json")
-    fixed = {
-        "dataset_dir": str(data),
-        "output_dir": str(folder / "run"),
-        "prepared_dir": str(folder / "prepared"),
-        "val_interval": NEVER,
-        "patience": None,
-        "max_epochs": rounds + 1,
-        "training_records": f"$(@datalist['training'] * (@batch_size * {iterations}))[:@batch_size * {iterations}]",
-    }
-    workflow = ConfigWorkflow(
-        workflow_type="train",
-        config_file=[os.fspath(file) for file in config],
-        logging_file=False,
-        meta_file=None,
-        **{**overrides, **fixed},
-    )
-    plainly(workflow.initialize)
-    return workflow.parser
 
 
 def alternate(
@@ -209,37 +153,7 @@ def bare_step(parser: ConfigParser, trainer: SupervisedTrainer) -> Callable[[], 
     return step
 
 
-def settings_of(parser: ConfigParser) -> dict[str, Any]:
-    """What of a config decides its speed, ready for JSON."""
-    network = parser.get_parsed_content("network")
-    inferer, trainer = (parser.get_parsed_content(f"train#{name}") for name in ("inferer", "trainer"))
-    architecture = parser.get_parsed_content("architecture")
-    return {
-        **{name: parser.get_parsed_content(name) for name in ("spatial_size", "batch_size")},
-        **{
-            "architecture": architecture,
-            "filters": parser.get_parsed_content("filters") if architecture == "UNet" else None,
-        },
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "precision": "bfloat16" if inferer.amp else "float16" if trainer.amp else "float32",
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def plainly(action: Callable[[], Any]) -> Any:
-    """Call something that MONAI evaluates from a config; a UserError that it wrapped comes out as itself."""
-    try:
-        return action()
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from error
-            cause = cause.__cause__ or cause.__context__
-        raise

@@ -12,21 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from node_common import (
-    PATIENCE,
-    Scanner,
-    StoreScp,
-    count_answers,
-    free_port,
-    judge,
-    kill,
-    listening,
-    make_scans,
-    node_command,
-    output_of,
-    stop,
-    undelivered,
-)
+import node_common as common
 from training_lab import Record, wait_for
 
 CASES = ("to the reserve", "to the last byte", "to the last byte, killed there")
@@ -91,17 +77,17 @@ def fill_disk(folder: Path, models: Path, number: int) -> Record:
     """
     case = CASES[number % len(CASES)]
     folder.mkdir(parents=True)
-    peer, port = StoreScp(folder / "peer"), free_port()
-    scanner = Scanner(port, make_scans(IMAGES))
+    peer, port = common.StoreScp(folder / "peer"), common.free_port()
+    scanner = common.Scanner(port, common.make_scans(IMAGES))
     scanner.start()
     keep_free = 4_000_000 if "reserve" in case else 0
     try:
         with _small_disk(folder / "disk") as disk:
             options = ["--peer", peer.name, "--keep-free-gigabytes", keep_free / 1e9]
-            command = node_command(disk / "node", models, port, OUTPUTS, *options)
-            with listening(command) as process:
+            command = common.node_command(disk / "node", models, port, OUTPUTS, *options)
+            with common.listening(command) as process:
                 scanner.gate.release(IMAGES // 3)
-                wait_for(lambda: len(scanner.done) >= IMAGES // 6, process, PATIENCE)
+                wait_for(lambda: len(scanner.done) >= IMAGES // 6, process, common.PATIENCE)
                 filler = Filler(disk, keep_free // 2)
                 filler.start()
                 scanner.gate.release(IMAGES)
@@ -109,19 +95,19 @@ def fill_disk(folder: Path, models: Path, number: int) -> Record:
                 while_full = Counter(scanner.statuses)
                 success = len(scanner.done)
                 if "killed" in case:
-                    kill(process)
+                    common.kill(process)
                 else:
                     filler.stop()
-                    wait_for(lambda: len(scanner.done) == IMAGES, process, PATIENCE)
-                    wait_for(lambda: not undelivered(disk / "node"), process, PATIENCE)
-                    said, code = output_of(process).decode(errors="replace"), stop(process)
+                    wait_for(lambda: len(scanner.done) == IMAGES, process, common.PATIENCE)
+                    wait_for(lambda: not common.undelivered(disk / "node"), process, common.PATIENCE)
+                    said, code = common.output_of(process).decode(errors="replace"), common.stop(process)
             if "killed" in case:
                 filler.stop()
-                with listening(command) as process:
-                    wait_for(lambda: len(scanner.done) == IMAGES, process, PATIENCE)
-                    wait_for(lambda: not undelivered(disk / "node"), process, PATIENCE)
-                    said, code = output_of(process).decode(errors="replace"), stop(process)
-        counted = count_answers(scanner.images, peer.objects, OUTPUTS)
+                with common.listening(command) as process:
+                    wait_for(lambda: len(scanner.done) == IMAGES, process, common.PATIENCE)
+                    wait_for(lambda: not common.undelivered(disk / "node"), process, common.PATIENCE)
+                    said, code = common.output_of(process).decode(errors="replace"), common.stop(process)
+        counted = common.count_answers(scanner.images, peer.objects, OUTPUTS)
     finally:
         scanner.stopped.set()
         peer.signal(9)
@@ -129,4 +115,4 @@ def fill_disk(folder: Path, models: Path, number: int) -> Record:
     facts = {"case": case, "success_when_it_was_full": success, "refused_while_full": refused, "exit_code": code}
     only_resources = set(refused) == {f"0x{OUT_OF_RESOURCES:04X}"}
     tracebacks = said.count("Traceback")
-    return {**facts, **counted, "tracebacks": tracebacks, "ok": judge(counted) and only_resources and code == 0}
+    return {**facts, **counted, "tracebacks": tracebacks, "ok": common.judge(counted) and only_resources and code == 0}

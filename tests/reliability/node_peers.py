@@ -8,21 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from node_common import (
-    PATIENCE,
-    Scanner,
-    StoreScp,
-    ask,
-    count_answers,
-    free_port,
-    is_connected,
-    judge,
-    listening,
-    make_scans,
-    node_command,
-    stop,
-    undelivered,
-)
+import node_common as common
 from training_lab import Record, wait_for
 
 CASES = ("down", "slow", "silent in the midst of an object", "silent from the start", "refuses a class")
@@ -63,39 +49,39 @@ def trouble_peer(folder: Path, models: Path, number: int) -> Record:
     """
     case = CASES[number % len(CASES)]
     folder.mkdir(parents=True)
-    peer, good = StoreScp(folder / "peer", *_begin(case, folder)), StoreScp(folder / "good")
+    peer, good = common.StoreScp(folder / "peer", *_begin(case, folder)), common.StoreScp(folder / "good")
     if case == "down":
         peer.signal(signal.SIGKILL)
     elif case == "silent from the start":
         peer.signal(signal.SIGSTOP)
-    port, status = free_port(), free_port()
-    scanner = Scanner(port, make_scans(IMAGES))
+    port, status = common.free_port(), common.free_port()
+    scanner = common.Scanner(port, common.make_scans(IMAGES))
     scanner.start()
     options = ["--peer", peer.name, good.name, "--keep-free-gigabytes", 0, "--status-port", status]
-    command = node_command(folder / "node", models, port, OUTPUTS, *options)
+    command = common.node_command(folder / "node", models, port, OUTPUTS, *options)
     try:
-        with listening(command) as process:
+        with common.listening(command) as process:
             begun = time.monotonic()
             scanner.gate.release(IMAGES)
             if case == "silent in the midst of an object":
-                wait_for(lambda: is_connected(peer.port), process, PATIENCE)
+                wait_for(lambda: common.is_connected(peer.port), process, common.PATIENCE)
                 peer.signal(signal.SIGSTOP)
-            wait_for(lambda: _count_files(good) == IMAGES * len(OUTPUTS), process, PATIENCE)
+            wait_for(lambda: _count_files(good) == IMAGES * len(OUTPUTS), process, common.PATIENCE)
             others = time.monotonic() - begun
-            told = wait_for(lambda: TOLD[case] in _page(status), process, PATIENCE)
+            told = wait_for(lambda: TOLD[case] in _page(status), process, common.PATIENCE)
             if case == "silent in the midst of an object":
                 time.sleep(15)
-            kept = ask(folder / "node", "select count(*) from deliveries where state = 'waiting'")
+            kept = common.ask(folder / "node", "select count(*) from deliveries where state = 'waiting'")
             _end(case, peer)
-            wait_for(lambda: not undelivered(folder / "node"), process, PATIENCE)
-            took, code = time.monotonic() - begun, stop(process)
-        at_both = [count_answers(scanner.images, each.objects, OUTPUTS) for each in (peer, good)]
+            wait_for(lambda: not common.undelivered(folder / "node"), process, common.PATIENCE)
+            took, code = time.monotonic() - begun, common.stop(process)
+        at_both = [common.count_answers(scanner.images, each.objects, OUTPUTS) for each in (peer, good)]
     finally:
         for each in (peer, good):
             each.signal(signal.SIGKILL)
     facts = {"case": case, "told": told, "kept": kept, "other_peer_had_all_after": round(others, 1)}
     facts |= {"all_delivered_after": round(took, 1), "exit_code": code, **at_both[0]}
-    return {**facts, "ok": told and kept > 0 and all(map(judge, at_both)) and code == 0}
+    return {**facts, "ok": told and kept > 0 and all(map(common.judge, at_both)) and code == 0}
 
 
 def _begin(case: str, folder: Path) -> list[str]:
@@ -107,7 +93,7 @@ def _begin(case: str, folder: Path) -> list[str]:
     return []
 
 
-def _end(case: str, peer: StoreScp) -> None:
+def _end(case: str, peer: common.StoreScp) -> None:
     """End the trouble; a slow peer goes on being slow."""
     if case.startswith("silent in"):
         peer.signal(signal.SIGCONT)
@@ -117,7 +103,7 @@ def _end(case: str, peer: StoreScp) -> None:
         peer.start()
 
 
-def _count_files(peer: StoreScp) -> int:
+def _count_files(peer: common.StoreScp) -> int:
     time.sleep(0.05)
     return len(list(peer.folder.iterdir()))
 

@@ -30,12 +30,27 @@ SPLIT, SEGMENTATION_SPLIT = "50:25:25", "20:10:70"
 def chain(
     small_phantom: Path, write_models: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """A prepared dataset, the maps of a segmenter, and a classifier whose card knows them."""
-    folder = tmp_path_factory.mktemp("chain")
+    """A prepared dataset, the maps of a segmenter, and a classifier whose card knows them and an older fusion."""
+    older = {"features": ["grey_mean"], "mean": [0.2], "scale": [0.1], "coefficients": [1.0], "intercept": 0.0}
+    fusion = {**older, "network_temperature": 1.0}
+    return _make_chain(small_phantom, write_models, tmp_path_factory.mktemp("chain"), fusion)
+
+
+@pytest.fixture(scope="module")
+def lite_chain(
+    small_phantom: Path, write_lite_models: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The same of a LiteSegNet, which answers alone."""
+    return _make_chain(small_phantom, write_lite_models, tmp_path_factory.mktemp("lite"), None)
+
+
+def _make_chain(
+    small_phantom: Path, write: Callable[..., Path], folder: Path, fusion: dict[str, Any] | None
+) -> dict[str, Path]:
     prepared = folder / "prepared"
     prepare(small_phantom, prepared, split=SEGMENTATION_SPLIT)
     datalist = json.loads((prepared / "datalist_segmentation.json").read_text())
-    models = write_models(folder / "models")
+    models = write(folder / "models")
     segmenter = models / "model.pt"
     known = {"split": datalist["split"], "split_seed": datalist["seed"]}
     known |= {key: datalist[key] for key in ("dataset_sha256", "split_sha256")}
@@ -48,11 +63,10 @@ def chain(
     sources = [Source(prepared / "datalist_segmentation.json", maps, segmenter)]
     made = prepare_classifier(sources, small_phantom, folder / "first", split=SPLIT)
     classifier = models / "model_classifier.pt"
-    older = {"features": ["grey_mean"], "mean": [0.2], "scale": [0.1], "coefficients": [1.0], "intercept": 0.0}
     card = {
         **{**read_card(classifier), "flip": True, "folds": None, "seed": 0, "masks": "predicted", "split": SPLIT},
         **{"split_seed": 0, "segmentation_split": SEGMENTATION_SPLIT, "segmentation_split_seed": 0},
-        **{"fusion": {**older, "network_temperature": 1.0}, "temperature": 7.0, "validation": {"metric": "val_auroc"}},
+        **{"fusion": fusion, "temperature": 7.0, "validation": {"metric": "val_auroc"}},
         **{key: made[key] for key in ("dataset_sha256", "split_sha256")},
     }
     write_json(card_path(classifier), card)
@@ -82,6 +96,19 @@ def test_the_card_is_fitted_anew_and_the_weights_stay_as_they_are(chain: dict[st
     assert new["validation"]["images"] == len(datalist["validation"])
     assert new["validation"]["metric"] == "val_auroc"
     assert "command" in new["refit"]
+
+
+def test_a_lite_classifier_is_built_by_its_card_and_fitted_without_a_fusion(
+    lite_chain: dict[str, Path], tmp_path: Path
+) -> None:
+    assert main([*_words(lite_chain, tmp_path / "out"), "--publish"]) == 0
+    weights = tmp_path / "out" / "model_classifier.pt"
+    assert weights.read_bytes() == lite_chain["classifier"].read_bytes()
+    new = read_card(weights)
+    assert (new["architecture"], new["width"], new["fusion"]) == ("LiteSegNet", 0.25, None)
+    assert new["temperature"] != 7.0
+    assert new["validation"]["auroc"] == new["validation"]["auroc_network"]
+    assert read_card(lite_chain["classifier"]) == new
 
 
 def test_images_that_are_not_those_of_the_training_are_refused(

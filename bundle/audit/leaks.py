@@ -40,7 +40,7 @@ from bundle.evaluation.intervals import (
 from bundle.files import make_folder, write_json
 from bundle.provenance import describe_run
 from bundle.readers import read_image
-from bundle.transforms.features import FEATURES, SHAPE_FEATURES, describe_lesion
+from bundle.transforms.features import FEATURES, GREY_SCALE, SHAPE_FEATURES, describe_lesion
 from bundle.transforms.lesion import find_lesion, quantise
 from bundle.transforms.masks import merge_masks
 
@@ -109,7 +109,8 @@ def audit_leaks(
         about: the dataset's name, checksum and the like, copied to the result.
 
     Returns:
-        what the file holds: `background`, `silhouettes`, `protocols`; every score with its interval.
+        what the file holds: `background`, `silhouettes`, `protocols`; every score with its interval; and the
+        `grey_scale` that features of grey levels were counted in.
 
     Raises:
         UserError: there are fewer than five groups of a class.
@@ -134,6 +135,7 @@ def audit_leaks(
         "images": len(records),
         "malignant": int(labels.sum()),
         "groups": len(set(groups)),
+        "grey_scale": GREY_SCALE,
         "intervals": {"method": METHOD, "level": LEVEL, "draws": DRAWS, "seed": 0},
         "background": {
             "pixel_accuracy": bootstrap_ratio_by_group(1 - np.array(shares), groups).as_dict(),

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from bundle.errors import InputError
 from bundle.files import read_json, write_json
 from bundle.reports.planned_figure import PlannedFigure
+from bundle.transforms.features import GREY_SCALE
 
 KINDS = {"audit": "repeated_groups", "leaks": "protocols", "factorial": "cells"}
 """What is recorded, and the key by which its file is known."""
@@ -56,7 +57,10 @@ def record_evidence(
 
 
 def read_evidence(results_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The recorded evidence by kind, None for what is not recorded; with `masks`, `cells` by their factors.
+    """The recorded evidence by kind, None for what is not recorded.
+
+    Beside it: whether all of it is there (`complete`), whether any is of `synthetic` data, and whether the leaks were
+    measured by `older_features` than those of today.
 
     Raises:
         InputError: a file is no readable JSON, or they are of different datasets.
@@ -66,7 +70,12 @@ def read_evidence(results_dir: str | os.PathLike[str]) -> dict[str, Any]:
     datasets = {content["dataset_sha256"] for content in found.values() if content}
     if len(datasets) > 1:
         raise InputError(files["leaks"], "is of another dataset than the files beside it", "record them again")
-    return {**found, "complete": all(found.values()), "synthetic": any(c["synthetic"] for c in found.values() if c)}
+    return {
+        **found,
+        "complete": all(found.values()),
+        "synthetic": any(content["synthetic"] for content in found.values() if content),
+        "older_features": found["leaks"] is not None and found["leaks"].get("grey_scale") != GREY_SCALE,
+    }
 
 
 def summarise_factorial(factorial: Mapping[str, Any] | None) -> dict[str, Any]:

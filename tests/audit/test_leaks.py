@@ -16,6 +16,7 @@ from bundle.audit.factorial import FACTORS, run_factorial
 from bundle.audit.leaks import PROTOCOLS, audit_leaks, read_records, share_of_twins, split_by_protocol
 from bundle.data.phantom import make_phantom
 from bundle.errors import InputError
+from bundle.transforms.features import GREY_SCALE
 from scripts import leak_audit
 
 RECORDS = [
@@ -42,6 +43,7 @@ def audited(data: Path) -> dict[str, Any]:
     output = data.parent / "out"
     assert leak_audit.main([str(data), "--output", str(output), "--seeds", "2"]) == 0
     content: dict[str, Any] = json.loads((output / "leaks.json").read_text(encoding="utf-8"))
+    assert content["grey_scale"] == GREY_SCALE
     return content
 
 

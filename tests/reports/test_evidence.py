@@ -13,6 +13,7 @@ from PIL import Image
 
 from bundle.audit.factorial import FACTORS
 from bundle.reports.evidence import FIGURES, summarise_factorial
+from bundle.transforms.features import GREY_SCALE
 from scripts import record_result, write_docs
 
 ABOUT = {"name": "Set", "synthetic": False, "dataset_sha256": "ab" * 32, "segmenters": ["cd" * 32]}
@@ -86,6 +87,17 @@ def test_the_page_says_what_was_recorded_and_its_figures_belong_to_it(docs: Path
         with Image.open(docs / "images" / name) as picture:
             assert picture.width > 800
     assert write_docs.main(["--docs", str(docs), "--check"]) == 0
+
+
+def test_leaks_that_were_measured_by_older_features_say_so(docs: Path) -> None:
+    told = []
+    record = docs / "results" / "evidence_leaks.json"
+    content = json.loads(record.read_text(encoding="utf-8"))
+    for scale in ({}, {"grey_scale": "of another unit"}, {"grey_scale": GREY_SCALE}):
+        record.write_text(json.dumps({**content, **scale}), encoding="utf-8")
+        assert write_docs.main(["--docs", str(docs)]) == 0
+        told.append((docs / "evidence.md").read_text(encoding="utf-8").count("lder features"))
+    assert told == [2, 2, 0]
 
 
 def test_a_changed_number_makes_page_and_figures_stale(docs: Path) -> None:

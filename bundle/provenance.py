@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -34,21 +35,35 @@ def describe_run() -> dict[str, Any]:
 
 
 def _command() -> str:
-    program = Path(sys.argv[0]).name if sys.argv else ""
+    """The command line as a shell takes it."""
+    program = _shorten(sys.argv[0]) if sys.argv else ""
     if program == "__main__.py":
         program = f"-m {'.'.join(Path(sys.argv[0]).parent.parts[-2:])}"
-    return " ".join(["python", program, *(_without_folders(word) for word in sys.argv[1:])])
+    return " ".join(["python", program, *(_quote(_without_folders(word)) for word in sys.argv[1:])])
+
+
+def _quote(word: str) -> str:
+    """Quote a word for a shell; by double quotes where they do, since lists of names have single ones inside."""
+    quoted = shlex.quote(word)
+    return quoted if quoted == word or set(word) & set('"$`\\!') else f'"{word}"'
 
 
 def _without_folders(word: str) -> str:
-    """Shorten absolute paths to their last part: results are published, and folders can name people."""
+    """Shorten absolute paths: results are published, and folders can name people."""
     option, equals, value = word.partition("=")
     if equals and os.path.isabs(value):
-        return f"{option}={Path(value).name}"
+        return f"{option}={_shorten(value)}"
     if os.path.isabs(word):
-        return Path(word).name
+        return _shorten(word)
     # Inside a list, as in --config_file "['configs/train.json','/home/ann/more.yaml']".
-    return re.sub(r"(?<=[\['\",\s])/[^'\",\]]+", lambda path: Path(path[0]).name, word)
+    return re.sub(r"(?<=[\['\",\s])/[^'\",\]]+", lambda path: _shorten(path[0]), word)
+
+
+def _shorten(path: str) -> str:
+    """The bundle's own files from its root, so that the command can be repeated there; of others the last part."""
+    whole = Path(os.path.abspath(path))
+    inside = any(whole.is_relative_to(_ROOT / folder) for folder in _PUBLIC)
+    return whole.relative_to(_ROOT).as_posix() if inside else Path(path).name
 
 
 def commit_of(root: Path) -> str | None:
@@ -74,5 +89,8 @@ def _version(package: str) -> str | None:
         return None
 
 
+_ROOT = Path(__file__).resolve().parents[1]
+_PUBLIC = ("configs", "models", "scripts")  # of the bundle's folders, those that hold no one's data
+
 # Taken when the code is loaded: a long run shall name the code that it runs, not what lies there when it ends.
-_COMMIT = commit_of(Path(__file__).resolve().parents[1])
+_COMMIT = commit_of(_ROOT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +48,23 @@ def test_folders_of_the_machine_are_not_told(monkeypatch: pytest.MonkeyPatch, wo
 
 def test_the_last_part_of_a_path_and_all_other_words_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--config_file", "['configs/train.json','/x/more.yaml']", "--split", "70:10:20", "--train#lr", "1e-3/2"]
-    expected = "python report.py --config_file ['configs/train.json','more.yaml'] --split 70:10:20 --train#lr 1e-3/2"
-    assert _command(monkeypatch, "report.py", *words) == expected
+    expected = """--config_file "['configs/train.json','more.yaml']" --split 70:10:20 "--train#lr" 1e-3/2"""
+    assert _command(monkeypatch, "report.py", *words) == f"python report.py {expected}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--split", "fold 0 of 5"], ["--dataset_dir", "['A','B']"], ["--title", """Ann's "$5" set"""], ["--x", ""]],
+)
+def test_the_command_means_the_same_to_a_shell(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    assert shlex.split(_command(monkeypatch, "report.py", *words)) == ["python", "report.py", *words]
+
+
+def test_the_bundles_own_files_are_named_from_its_root(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    words = [str(root / "scripts" / "run.py"), str(root / "configs" / "train.json"), str(root / "data" / "ann")]
+    assert _command(monkeypatch, *words) == "python scripts/run.py configs/train.json ann"
+    monkeypatch.chdir(root / "scripts")
+    assert _command(monkeypatch, "run.py") == "python scripts/run.py"
 
 
 def test_a_module_is_named_as_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from bundle.errors import UserError
 from bundle.files import write_json
-from bundle.networks import LiteUNet, SegNet, UNet, build_from_card, build_network, network_settings
+from bundle.networks import LiteUNet, SegNet, UNet, build, build_from_card, build_network, network_settings
 from bundle.networks.weights import read_card
 
 EVERYTHING = {"filters": [4, 8], "context": 0, "width": 0.25, "decoder_channels": [8, 8, 8, 4, 4], "decoder": False}
@@ -50,3 +51,29 @@ def test_cards_of_before_there_was_a_choice_are_of_the_u_net_and_the_segnet(tmp_
     assert segmenter["architecture"] == "UNet"
     assert isinstance(build_from_card(segmenter), UNet)
     assert isinstance(build_from_card(classifier), SegNet)
+
+
+class OwnNet(torch.nn.Module):
+    """A network that somebody adds: with some of the settings that the configs know, and one of its own."""
+
+    def __init__(self, filters: list[int], dropout: float = 0.0, heads: int = 3) -> None:
+        super().__init__()
+        self.settings = (list(filters), dropout, heads)
+        self.head = torch.nn.Conv2d(1, 1, 1)
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
+def test_a_network_that_was_added_is_built_by_the_configs_as_they_are(
+    config: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(build.ARCHITECTURES, "OwnNet", OwnNet)
+    write_json(tmp_path / "model.json", {"architecture": "OwnNet", "filters": [4, 8]})
+    parser = ConfigParser()
+    parser.read_config(root / "configs" / f"{config}.json")
+    changes = {"architecture": "OwnNet", "filters": [4, 8]} if config == "train" else {}
+    parser.update({"bundle_root": str(root), "weights": str(tmp_path / "model.pt"), **changes})
+    network = parser.get_parsed_content("network_def")
+    assert network.settings == ([4, 8], 0.1 if config == "train" else 0.0, 3)
+    if config == "train":
+        card = parser.get_parsed_content("network_settings")
+        assert build_from_card({**card, "threshold": 0.5}).settings[0] == [4, 8]

@@ -85,28 +85,30 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     print_any_text()
-    if options.classifier:
-        return _prepare_classifier(parser, options)
+    try:
+        return _prepare_classifier(parser, options) if options.classifier else _prepare(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # in its own lines: it may list many bad files
+        return 2
+
+
+def _prepare(options: argparse.Namespace) -> int:
     split = options.split or SPLITS["segmentation"]
     output = options.output or default_folder(options.dataset, split, options.seed, ROOT)
-    try:
-        if options.like:
-            split_again(options.like, output, split, options.seed)
-        else:
-            prepare(
-                options.dataset,
-                output,
-                split=split,
-                folds=options.folds,
-                seed=options.seed,
-                skip_bad=options.skip_bad,
-                conflicts=options.conflicts,
-                leave_out=options.leave_out,
-            )
-        print(count_table(output))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if options.like:
+        split_again(options.like, output, split, options.seed)
+    else:
+        prepare(
+            options.dataset,
+            output,
+            split=split,
+            folds=options.folds,
+            seed=options.seed,
+            skip_bad=options.skip_bad,
+            conflicts=options.conflicts,
+            leave_out=options.leave_out,
+        )
+    print(count_table(output))
     print(f"Written to {output}")
     return 0
 
@@ -116,18 +118,14 @@ def _prepare_classifier(parser: argparse.ArgumentParser, options: argparse.Names
         parser.error("--classifier needs --output, --segmentation_dir and --prepared_dir")
     from bundle.data.classifier import ensure_classifier_prepared, name_sources
 
-    try:
-        datalist = ensure_classifier_prepared(
-            options.dataset,
-            name_sources(options.segmentation_dir, options.prepared_dir, options.folds),
-            options.output,
-            options.split or SPLITS["classification"],
-            options.seed,
-            options.masks,
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    datalist = ensure_classifier_prepared(
+        options.dataset,
+        name_sources(options.segmentation_dir, options.prepared_dir, options.folds),
+        options.output,
+        options.split or SPLITS["classification"],
+        options.seed,
+        options.masks,
+    )
     for part in ("training", "validation", "test"):
         malignant = sum(record["class"] == "malignant" for record in datalist[part])
         print(f"{part:>12}: {len(datalist[part]) - malignant} benign, {malignant} malignant")

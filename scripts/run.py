@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bundle.config import one_line_errors
+from bundle.config import find_config, one_line_errors
 from bundle.config.typed import resolve_paths, text_values, typed_overrides
 from bundle.errors import UserError
 
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     overrides = {word[2:]: DefaultParseValue(value) for word, value in zip(words[::2], words[1::2], strict=True)}
     # The guard of the run takes them as typed, whatever MONAI makes of a "#".
     overrides |= {id_: "path" for id_ in text_values(typed_overrides(words))}
+    options.configs = [find_config(path, ROOT) for path in options.configs]
     *bases, last = options.configs
     faults = check_file(last, bases, overrides, instantiate=False)
     if faults:

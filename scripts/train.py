@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bundle.config import one_line_errors
+from bundle.config import find_config, one_line_errors
 from bundle.config.typed import resolve_paths
 from bundle.errors import UserError
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from bundle.training.launch import run_processes, run_with_restarts
 
-    files = [str(path.resolve()) for path in options.configs]
+    files = [str(find_config(path, ROOT).resolve()) for path in options.configs]
     options.overrides = resolve_paths(options.overrides, Path.cwd())
     distributed = options.processes * options.nodes > 1
     if distributed:

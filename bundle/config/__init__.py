@@ -4,6 +4,7 @@
 from .guard import (
     OUTSIDE_IDS,
     WORK_IDS,
+    find_config,
     nearest,
     one_line_errors,
     print_any_text,
@@ -15,6 +16,7 @@ from .guard import (
 __all__ = [
     "OUTSIDE_IDS",
     "WORK_IDS",
+    "find_config",
     "nearest",
     "one_line_errors",
     "print_any_text",

@@ -11,6 +11,7 @@ import functools
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,19 @@ def nearest(name: str, names: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, by_key, n=3, cutoff=0.6)
     found = list(dict.fromkeys(full for match in matches for full in by_key[match]))[:3]
     return f"; nearest: {', '.join(found)}" if found else ""
+
+
+def find_config(named: Path, root: Path) -> Path:
+    """The config file that a command names: as it stands, or the bundle's own of that name, in whatever folder one is.
+
+    Raises:
+        UserError: there is none; with the nearest of the bundle's own.
+    """
+    found = next((path for path in (named, root / named) if path.is_file()), None)
+    if found is None:
+        own = [f"configs/{path.name}" for path in (root / "configs").iterdir() if path.suffix in (".json", ".yaml")]
+        raise UserError(f"{named}: no such config{nearest(f'configs/{named.name}', own)}; give a file that exists")
+    return found
 
 
 def walk(config: Any, id_: str = "") -> Iterator[tuple[str, Any]]:

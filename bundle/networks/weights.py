@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bundle.errors import UserError
+from bundle.errors import InputError, UserError
 from bundle.files import read_json, sha256_of, write_atomically, write_json
 from bundle.networks.site_file import apply_site_to_segmenter
 
@@ -151,9 +151,11 @@ def require_card(weights: str | os.PathLike[str], keys: Iterable[str] = ()) -> d
     """Read the card beside a weights file, which must be there and hold the keys.
 
     Raises:
-        UserError: there is no card, it is not readable, or it is of another kind of network.
+        UserError: the weights are missing, or their card is, cannot be read, or is of another kind of network.
     """
     card = read_card(weights)
+    if not card and not Path(weights).exists():
+        raise InputError(weights, "no such weights", "name a file of weights, or a folder of models that holds it")
     if not card:
         raise UserError(f"{weights}: no card ({card_path(weights).name}) beside it; restore both files")
     missing = [key for key in keys if key not in card]

@@ -232,6 +232,7 @@ def _usable(device: torch.device | str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        raise UserError(
-            f"device '{device}': {str(error).splitlines()[0]}; give cpu, or a GPU of this machine"
-        ) from None
+        reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # thirty kinds of device follow
+            reason = "is no kind of device"
+        raise UserError(f"device '{device}': {reason}; give cpu, or a GPU of this machine, such as cuda:0") from None

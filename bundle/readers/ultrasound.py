@@ -19,7 +19,7 @@ MAX_PIXELS = 25_000_000
 """Above this an image is refused before it is decoded: a PNG of 160 KB can hold 169 million pixels."""
 
 CONVERT = "convert it to an 8-bit grey PNG"
-REPLACE = "replace it or leave it out with scripts/prepare_data.py --skip-bad"
+REPLACE = "replace it or leave it out (of a dataset by scripts/prepare_data.py --skip-bad)"
 SCALE_DOWN = f"scale it down to at most {MAX_PIXELS / 1e6:.0f} Mpx"
 
 

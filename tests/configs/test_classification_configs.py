@@ -289,7 +289,7 @@ def test_pipeline_without_a_classifier_is_a_users_mistake(segmented: Chain, tmp_
         *("--weights", segmented.segmentation / "model.pt", "--classifier_weights", tmp_path / "none.pt"),
     )
     assert done.returncode == 2, done.stderr[-3000:]
-    assert "no card (none.json) beside it" in done.stderr.splitlines()[-1]
+    assert "none.pt: no such weights; name a file of weights" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

@@ -128,3 +128,12 @@ def test_several_datasets_are_prepared_together_and_split_again_without_reading(
     assert {record["dataset"] for record in datalist["test"]} == {"other"}
     assert main([str(dataset), str(other), *words[:-1], "leave out nobody"]) == 2
     assert "here: other, set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["fold 7 of 5", "80:20", "fold 0 of 1"])
+def test_an_impossible_split_is_one_line_without_an_output_too(
+    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "--split", split]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: split '{split}'")

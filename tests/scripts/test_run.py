@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bundle.config import find_config
 from scripts import run
 
 
@@ -58,6 +59,17 @@ def test_a_right_command_is_handed_over_with_its_exit_code(commands: list[list[s
     assert command[1:6] == ["-W", "ignore", "-m", "monai.bundle", "run"]
     assert command[-4:] == ["--row", "2", "--max_epochs", "3"]
     assert str(root / "configs" / "paper_segmentation.yaml") in command[7]
+
+
+def test_the_bundles_own_configs_are_found_from_any_folder(
+    commands: list[list[str]], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["configs/train.json", "--max_epochs", "3"]) == 7
+    assert commands[0][7] == str(root / "configs" / "train.json")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.json").write_text("{}")
+    assert find_config(Path("configs/train.json"), root) == Path("configs/train.json")
 
 
 def test_an_override_that_replaces_the_last_use_of_an_id_is_no_mistake(commands: list[list[str]]) -> None:

@@ -100,3 +100,12 @@ def test_an_exit_code_is_told_in_words() -> None:
 def test_several_nodes_need_a_place_to_meet(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--nodes", "2", "configs/train.json"]) == 2
     assert "--rendezvous" in capsys.readouterr().err
+
+
+def test_a_config_that_is_not_there_starts_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["configs/trian.json", "--max_epochs", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "configs/trian.json: no such config; nearest: configs/train.json" in line

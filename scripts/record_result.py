@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--name", help="of the recorded file, such as busi_ours_seed0")
     parser.add_argument("--title", help="of the run on the pages")
-    parser.add_argument("--recipe", choices=["paper", "ours", "peer"])
+    parser.add_argument("--recipe", choices=["paper", "ours", "peer"], help="peer: a network of MONAI, trained by ours")
     parser.add_argument("--row", type=int, choices=[1, 2, 3, 4], help="of the paper's Table 1, if the run repeats one")
     parser.add_argument("--models", nargs=2, metavar=("FIRST", "SECOND"), help="of a comparison: both in a few words")
     parser.add_argument("--note", default="", help="a sentence for the run's section")

@@ -33,7 +33,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="they are of the small segmenter, for CPUs")
     parser.add_argument("--keep_former_as", metavar="SET", help="first rename what is there to SET_model.pt …")
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help="default: models")
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", metavar="DIR")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=ROOT / "docs" / "results",
+        metavar="DIR",
+        help="where the recorded results are; default: docs/results",
+    )
     options = parser.parse_args(argv)
 
     from bundle.release.ship import ship_weights  # after the arguments: torch takes seconds to import

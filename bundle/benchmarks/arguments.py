@@ -18,7 +18,7 @@ _Commands = Any  # argparse tells no name of what add_subparsers returns
 def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Namespace:
     """Read the command line; its `command` names what is measured."""
     parser = argparse.ArgumentParser(description=description)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, help="what is measured; each has --help")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores")
     common.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
@@ -85,7 +85,9 @@ def _add_inference(commands: _Commands, common: argparse.ArgumentParser, quick: 
     _add_models(inference)
     inference.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: all that are installed")
     peers = commands.add_parser("peers", parents=[common, quick], help="our U-Net beside networks of MONAI, on the CPU")
-    peers.add_argument("--spatial_size", type=_positive, nargs=2, default=[128, 128], metavar=("H", "W"))
+    peers.add_argument(
+        "--spatial_size", type=_positive, nargs=2, default=[128, 128], metavar=("H", "W"), help="default: 128 128"
+    )
     peers.add_argument("--batch_size", type=_positive, default=8, help="of the training steps; default: 8")
 
 

@@ -55,79 +55,91 @@ def plan_chain(
     run, prepared = output_dir / f"segmentation_{name}", output_dir / "prepared" / f"seed{seed}"
     if folds:
         prepared = prepared.with_name(f"seed{seed}_{folds}folds")
-    overlay = RECIPES[recipe][0]
     sets = [dataset_dir] if isinstance(dataset_dir, Path) else list(dataset_dir)
     common = ("--dataset_dir", str(sets[0]) if len(sets) == 1 else str([str(path) for path in sets]))
+    words = (*_row(row), *segmentation_overrides)
+    steps, maps = _plan_segmenters(name, run, prepared, RECIPES[recipe][0], seed, folds, common, words)
+    if not classifier_rows:
+        return [step for step in steps if step.result not in maps]
+    given = (*common, "--segmentation_dir", str(run), "--prepared_dir", str(prepared))
+    for classifier_row, source in itertools.product(classifier_rows, masks):
+        full = f"{'oracle_' if source == 'oracle' else ''}{recipe}{f'_row{classifier_row}' if classifier_row else ''}"
+        full += f"{f'_{folds}folds' if folds else ''}_seed{seed}"
+        words = (*_row(classifier_row), *classification_overrides)
+        seen = (*given, "--masks", source)
+        steps += _plan_classifiers(full, output_dir, recipe, seed, folds, members, seen, words, maps)
+    if recipe == "ours" and len(sets) == 1:
+        leaks = output_dir / f"leaks_{name}"
+        sources = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
+        step = (str(sets[0]), "--output", str(leaks), *sources, *(("--folds", str(folds)) if folds else ()))
+        steps.append(Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",), tuple(maps)))
+    return steps
+
+
+def _plan_segmenters(
+    name: str,
+    run: Path,
+    prepared: Path,
+    overlay: str,
+    seed: int,
+    folds: int | None,
+    common: Sequence[str],
+    overrides: Sequence[str],
+) -> tuple[list[Step], list[Path]]:
+    """Training, evaluation and segmentation of all images, by one segmenter or by one per fold, pooled.
+
+    Returns:
+        The steps, and the results of those that segment all images.
+    """
     steps: list[Step] = []
-    segmented: list[Path] = []
+    maps: list[Path] = []
     for fold in [None] if folds is None else range(folds):
         suffix = "" if fold is None else f"_fold{fold}"
         folder = run.with_name(run.name + suffix)
         split = ["--prepared_dir", str(prepared.with_name(prepared.name + suffix)), "--split_seed", str(seed)]
         if fold is not None:
             split += ["--split", f"fold {fold} of {folds}"]
-        words = (*_row(row), *segmentation_overrides)
+        train = ("training", *_configs("train", overlay), *common, *split, "--output_dir", str(folder))
+        evaluate = (*_configs("evaluate"), *common, *split, "--output_dir", str(folder))
+        segment = (*_configs("inference"), *common, "--weights", str(folder / "model.pt"))
+        segment += ("--output_dir", str(folder / "predictions"))
+        weights, own = folder / "model.pt", f"{name}{suffix}"
+        metrics = folder / "evaluation" / "metrics.json"
+        maps.append(folder / "predictions" / "skipped.json")
         steps += [
-            Step(
-                f"train segmentation {name}{suffix}",
-                (
-                    *("training", *_configs("train", overlay), *common, *split),
-                    *("--output_dir", str(folder), "--seed", str(seed), *words),
-                ),
-                folder / "model.pt",
-                trains=True,
-            ),
-            Step(
-                f"evaluate segmentation {name}{suffix}",
-                (*_configs("evaluate"), *common, *split, "--output_dir", str(folder)),
-                folder / "evaluation" / "metrics.json",
-                needs=(folder / "model.pt",),
-            ),
+            Step(f"train segmentation {own}", (*train, "--seed", str(seed), *overrides), weights, trains=True),
+            Step(f"evaluate segmentation {own}", evaluate, metrics, needs=(weights,)),
+            Step(f"segment all images with {own}", segment, maps[-1], needs=(weights,)),
         ]
-        if classifier_rows:
-            segmented.append(folder / "predictions" / "skipped.json")
-            steps.append(
-                Step(
-                    f"segment all images with {name}{suffix}",
-                    (
-                        *(*_configs("inference"), *common, "--weights", str(folder / "model.pt")),
-                        *("--output_dir", str(folder / "predictions")),
-                    ),
-                    segmented[-1],
-                    needs=(folder / "model.pt",),
-                )
-            )
     if folds:
         runs = [run.with_name(f"{run.name}_fold{fold}") for fold in range(folds)]
         steps.append(_plan_pooling(f"segmentation {name}", runs, run.with_name(f"{run.name}_out_of_fold")))
-    words = (*common, "--segmentation_dir", str(run), "--prepared_dir", str(prepared))
-    for classifier_row in classifier_rows:
-        for source in masks:
-            oracle = "oracle_" if source == "oracle" else ""
-            full = f"{oracle}{recipe}{f'_row{classifier_row}' if classifier_row else ''}"
-            full += f"{f'_{folds}folds' if folds else ''}_seed{seed}"
-            folder = output_dir / f"classification_{full}"
-            overrides = (*_row(classifier_row), *classification_overrides)
-            given = (*words, "--masks", source)
-            if not folds:
-                steps += _plan_classifier(full, folder, recipe, (seed, seed), given, overrides, segmented)
-                continue
-            runs = []
-            for fold, member in itertools.product(range(folds), range(members)):
-                suffix = f"_fold{fold}{f'_member{member}' if members > 1 else ''}"
-                runs.append(folder.with_name(folder.name + suffix))
-                own = ("--folds", str(folds), "--split", f"fold {fold} of {folds}", *overrides)
-                seeds = (seed, seed + MEMBER_SEEDS * member)
-                steps += _plan_classifier(full + suffix, runs[-1], recipe, seeds, given, own, segmented)
-            steps.append(_plan_pooling(f"classification {full}", runs, folder.with_name(f"{folder.name}_out_of_fold")))
-    if recipe == "ours" and classifier_rows and len(sets) == 1:
-        leaks = output_dir / f"leaks_{name}"
-        sources = ("--segmentation_dir", str(run), "--prepared_dir", str(prepared))
-        step = (str(sets[0]), "--output", str(leaks), *sources, *(("--folds", str(folds)) if folds else ()))
-        steps.append(
-            Step(f"audit leaks {name}", step, leaks / "leaks.json", ("scripts/leak_audit.py",), tuple(segmented))
-        )
-    return steps
+    return steps, maps
+
+
+def _plan_classifiers(
+    name: str,
+    output_dir: Path,
+    recipe: str,
+    seed: int,
+    folds: int | None,
+    members: int,
+    common: Sequence[str],
+    overrides: Sequence[str],
+    segmented: Sequence[Path],
+) -> list[Step]:
+    """Training and evaluation of one classifier, or of the members of each fold, pooled."""
+    folder = output_dir / f"classification_{name}"
+    if not folds:
+        return _plan_classifier(name, folder, recipe, (seed, seed), common, overrides, segmented)
+    steps, runs = [], []
+    for fold, member in itertools.product(range(folds), range(members)):
+        suffix = f"_fold{fold}{f'_member{member}' if members > 1 else ''}"
+        runs.append(folder.with_name(folder.name + suffix))
+        own = ("--folds", str(folds), "--split", f"fold {fold} of {folds}", *overrides)
+        seeds = (seed, seed + MEMBER_SEEDS * member)
+        steps += _plan_classifier(name + suffix, runs[-1], recipe, seeds, common, own, segmented)
+    return [*steps, _plan_pooling(f"classification {name}", runs, folder.with_name(f"{folder.name}_out_of_fold"))]
 
 
 def _plan_pooling(name: str, runs: Sequence[Path], folder: Path) -> Step:

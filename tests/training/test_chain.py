@@ -229,3 +229,14 @@ def test_the_whole_chain_ends_in_a_report_and_a_second_call_has_nothing_to_do(
     capsys.readouterr()
     assert reproduce.main(words) == 0
     assert capsys.readouterr().out.count("done before") == 8 + 26
+
+
+@pytest.mark.parametrize("words", [["--paper", "--rows", "9"], ["--classifier_rows", "4"], ["--folds", "1"]])
+def test_a_row_or_a_fold_that_there_is_not_starts_no_step(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main([*words, "--output_dir", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert words[-1] in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()

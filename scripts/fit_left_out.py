@@ -68,8 +68,10 @@ def _fit_segmenter(options: argparse.Namespace) -> Path:
         print(f"{name}: {hospital['lesions']} lesions, {hospital['without']} without; needs {hospital['needed']:.3f}")
         ways = (("common limit", "common"), ("by the others", "from_others"), ("by validation", "from_validation"))
         for title, key in ways:
-            told = {share: _tell(hospital[key][share]) for share in ("lost", "passed") if hospital[key][share]}
-            print(f"    {title}: lesions lost {told['lost']}, normals passed {told.get('passed', '–')}")
+            told = hospital[key]
+            if told is not None:
+                passed = "" if told["passed"] is None else f", normals passed {_tell(told['passed'])}"
+                print(f"    {title}: lesions lost {_tell(told['lost'])}{passed}")
     target: Path = options.output / options.weights.name
     return target
 

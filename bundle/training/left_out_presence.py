@@ -38,20 +38,21 @@ def fit_presence_left_out(
 
     Args:
         weights: of the segmenter that was trained on all hospitals, with its card.
-        runs: evaluated run folders of the recipe: of the split "leave out NAME", of folds, or pooled folds. Of a fold's
-            own weights those of the other folds.
+        runs: evaluated run folders of the recipe: of the split "leave out NAME", of folds, or pooled folds. For the
+            weights of a fold give the other folds, for weights without a hospital the inner folds of the others: then
+            nothing that they are tested on has drawn their limit.
         output_dir: gets ``model.pt`` and ``.json``.
         draws, seed: of the bootstrap.
 
     Returns:
         the card. Beside what `choose_presence` returns, its ``presence_points`` hold ``hospitals``: for each how it was
         tried, its counts, the limit that it alone needs, and the share of its lesions lost and of its normals passed,
-        with the common limit, with that of the others, and with that of the run's own validation; and
+        with the common limit, with that of the others, if any, and with that of the run's own validation; and
         ``on_validation``, what validation had given.
 
     Raises:
         UserError: a run is not evaluated, is of another recipe, or tells no presence; an image was tried in the same
-            way twice; or there is one hospital only.
+            way twice; or no image has a lesion.
     """
     card = require_card(weights, ("architecture", "presence_points"))
     original = card["presence_points"].get("on_validation", card["presence_points"])
@@ -67,18 +68,18 @@ def fit_presence_left_out(
             images[image] = row
         used[run.folder.name] = run.metrics["weights"].get("sha256")
     tried = {name: rows for name, images in seen.items() if _lesions(rows := list(images.values()))}
-    if len(tried) < 2:
-        raise UserError("one hospital only; give runs of two or more, left out or out of fold")
+    if not tried:
+        raise UserError("the runs have no image with a lesion, so no limit can be drawn")
     needed = {name: _choose(rows, original["most_lost"]) for name, rows in tried.items()}
     hospitals = {}
     for name, rows in tried.items():
-        others = min(limit for key, limit in needed.items() if key != name)
+        others = [limit for key, limit in needed.items() if key != name]
         hospitals[name] = {
             "lesions": _lesions(rows),
             "without": len(rows) - _lesions(rows),
             "needed": needed[name],
             "common": _count(rows, min(needed.values()), draws, seed),
-            "from_others": _count(rows, others, draws, seed),
+            "from_others": _count(rows, min(others), draws, seed) if others else None,
             "from_validation": _count(rows, None, draws, seed),
         }
     points = {
@@ -111,7 +112,8 @@ def _check(run: Run, card: Mapping[str, Any], weights: str | os.PathLike[str]) -
 
 def _name_hospital(run: Run, row: Mapping[str, Any]) -> str:
     """The dataset of an image, and how it was tried."""
-    how = "left out" if parse_left_out(str(run.metrics["provenance"].get("split"))) else "out of fold"
+    left = parse_left_out(str(run.metrics["provenance"].get("split")))
+    how = "left out" if left is not None and left[1] is None else "out of fold"
     return f"{row.get('dataset') or run.metrics['provenance'].get('dataset')}, {how}"
 
 

@@ -74,6 +74,17 @@ def test_the_limit_loses_few_lesions_wherever_it_was_tried(weights: Path, make: 
     assert np.isclose(hospitals["B, out of fold"]["common"]["passed"]["estimate"], 1.0)
 
 
+def test_inner_folds_draw_the_limit_of_weights_that_were_left_without_a_hospital(
+    weights: Path, make: Make, tmp_path: Path
+) -> None:
+    inner = make("leave out B, inner fold 0 of 2", {"A": 0.4, "C": 0.4})
+    points = fit_presence_left_out(weights, [inner], tmp_path / "out", draws=4)["presence_points"]
+    assert set(points["hospitals"]) == {"A, out of fold", "C, out of fold"}
+    alone = fit_presence_left_out(weights, [make("fold 0 of 2", {"D": 0.4})], tmp_path / "out", draws=4)
+    assert alone["presence_points"]["hospitals"]["D, out of fold"]["from_others"] is None
+    assert main([str(tmp_path / "fold_0_of_2_D"), "--weights", str(weights), "--output", str(tmp_path / "out")]) == 0
+
+
 def test_fitting_again_begins_from_validation(weights: Path, make: Make, tmp_path: Path) -> None:
     runs = [make("leave out A", {"A": 0.4}), make("leave out B", {"B": 0.8})]
     words = [*map(str, runs), "--weights", str(weights), "--output", str(tmp_path / "out"), "--draws", "4", "--publish"]
@@ -88,9 +99,7 @@ def test_runs_that_say_nothing_of_the_weights_are_refused(weights: Path, make: M
     good = make("leave out A", {"A": 0.4})
     before = read_card(weights)
     for runs, reason in (
-        ([good], "one hospital only"),
         ([good, good], "was tried by another"),
-        ([make("fold 0 of 2", {"D": 0.4})], "one hospital only"),
         ([good, make("leave out B", {"B": 0.8}, presence_mix=[1, 0, 0])], "presence_mix"),
         ([good, make("leave out C", {"C": 0.8}, synthetic=True, width=2)], "width"),
     ):

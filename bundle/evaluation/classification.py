@@ -127,6 +127,24 @@ def area_under_roc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(below.mean() / 2 / benign.size)
 
 
+def roc_points(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve: the shares of benign and of malignant cases that reach each limit.
+
+    Equal to scikit-learn's with all points, whose import takes a second.
+
+    Args:
+        labels: (N,) bool, of both classes.
+        scores: (N,) float.
+
+    Returns:
+        false and true positive rates, (M,) each: from 0, above the highest score, to 1, at the lowest.
+    """
+    limits = np.append(np.unique(scores), np.inf)[::-1]
+    sides = (np.sort(scores[~labels]), np.sort(scores[labels]))
+    false, true = ((side.size - np.searchsorted(side, limits)) / side.size for side in sides)
+    return false, true
+
+
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the area under the precision-recall curve as average precision; NaN without a malignant case."""
     malignant = np.sort(scores[labels])

@@ -13,10 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
 
 from bundle.errors import UserError
-from bundle.evaluation.classification import BINS, area_under_roc, as_arrays, bin_reliability, calibration_error
+from bundle.evaluation.classification import (
+    BINS,
+    area_under_roc,
+    as_arrays,
+    bin_reliability,
+    calibration_error,
+    roc_points,
+)
 from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import write_atomically
 
@@ -150,7 +156,7 @@ def plot_roc(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], sy
     labels, probabilities = as_arrays(rows)
     if labels.all() or not labels.any():
         raise UserError("no ROC curve without both benign and malignant cases; score more cases")
-    false_positive, true_positive, _ = roc_curve(labels, probabilities)
+    false_positive, true_positive = roc_points(labels, probabilities)
     figure, axes = _unit_square("1 - specificity", "sensitivity")
     area = area_under_roc(labels, probabilities)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")

@@ -24,6 +24,7 @@ from bundle.evaluation.classification import (
     calibration_error,
     choose_operating_points,
     fit_temperature,
+    roc_points,
     summarise_classification,
 )
 from bundle.reports.figures import plot_confusion, plot_reliability, plot_roc
@@ -52,6 +53,8 @@ def test_areas_equal_those_of_scikit_learn(scores: list[tuple[bool, float]]) -> 
     labels, probabilities = (np.array(column) for column in zip(*scores, strict=True))
     if labels.any() and not labels.all():
         assert area_under_roc(labels, probabilities) == pytest.approx(metrics.roc_auc_score(labels, probabilities))
+        expected = metrics.roc_curve(labels, probabilities, drop_intermediate=False)[:2]
+        assert all(map(np.array_equal, roc_points(labels, probabilities), expected))
     else:
         assert np.isnan(area_under_roc(labels, probabilities))
     if labels.any():

@@ -20,6 +20,7 @@ from bundle.benchmarks.training_config import opened_config, plainly, settings_l
 from bundle.errors import UserError
 from bundle.provenance import describe_run
 from bundle.training import PrepareBatch
+from bundle.transforms import RandomApply
 
 OURS, THEIRS = "ours", "dictionary transforms"
 BOTH = ("image", "label")
@@ -123,13 +124,15 @@ def counterpart(parser: ConfigParser) -> list[mt.Transform]:
         mt.RandFlipd(BOTH, prob=warp.flip, spatial_axis=1),
     ]
     for number, described in enumerate(parser.get("augment")["intensity"]):
+        path, change = f"augment#intensity#{number}", augment.intensity[number]
+        chance = {}
+        if isinstance(change, RandomApply):
+            path, described, chance = f"{path}#change", described["change"], {"p": change.probability}
         name = described["_target_"].rsplit(".", 1)[-1]
         if name not in _INTENSITY:
             raise UserError(f"augment: '{name}' has no counterpart among MONAI's transforms here; leave it out")
-        settings = {
-            key: parser.get_parsed_content(f"augment#intensity#{number}#{key}") for key in described if key[0] != "_"
-        }
-        changes.append(_INTENSITY[name](augment.intensity[number], settings, (height, width)))
+        settings = {key: parser.get_parsed_content(f"{path}#{key}") for key in described if key[0] != "_"}
+        changes.append(_INTENSITY[name](change, settings | chance, (height, width)))
     return changes
 
 

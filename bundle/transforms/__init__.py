@@ -7,7 +7,7 @@ __getattr__, __all__ = lazy_names(
     __name__,
     {
         "annotation": ["ForMonaiLabeld"],
-        "augment": ["BatchAugmentation", "ImageAugmentation", "RandomSpeckle", "RandomWarp"],
+        "augment": ["BatchAugmentation", "ImageAugmentation", "RandomApply", "RandomSpeckle", "RandomWarp"],
         "dictionary": [
             *("CropLesiond", "DescribeLesiond", "EnhanceContrastd", "FitTod"),
             *("OutlineLesiond", "RemoveMarksd", "RestoreSized"),

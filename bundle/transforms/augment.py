@@ -140,12 +140,39 @@ class RandomSpeckle(nn.Module):
         return (image * (1 + field)).clamp(0, 1)
 
 
+class RandomApply(nn.Module):
+    """Change some images of a batch, each chosen by itself, and compute the change for those alone.
+
+    What kornia's own ``p`` leaves as it is, is computed all the same and thrown away.
+
+    Args:
+        change: called with the chosen images, (n, C, H, W); such as one of ``kornia.augmentation`` whose ``p`` is 1.
+        probability: chance that an image is chosen.
+
+    Shape:
+        (N, C, H, W) float, in and out.
+    """
+
+    def __init__(self, change: nn.Module, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability: {probability} must be in [0, 1]")
+        self.change, self.probability = change, probability
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        chosen = torch.nonzero(torch.rand(len(image)) < self.probability).flatten().to(image.device)
+        if not len(chosen):
+            return image
+        return image.index_copy(0, chosen, self.change(image[chosen]).to(image.dtype))
+
+
 class BatchAugmentation(nn.Module):
     """Windows, drawn marks and a warp of image and mask, then a chain of intensity changes of the image.
 
     Args:
         warp: of image and mask together; None for none.
-        intensity: modules called one after another with the image in [0, 1], such as ``kornia.augmentation`` ones.
+        intensity: modules called one after another with the image in [0, 1], such as `RandomApply` with one of
+            ``kornia.augmentation``.
         windows: cuts windows of image and mask, before all else; None for none.
         marks: draws marks into the image, called with image and mask before the warp; None for none.
 

@@ -204,10 +204,10 @@ def _write(ink: np.ndarray, text: str, place: tuple[int, int], size: float, thic
 
 def _lay_over(picture: np.ndarray, ink: np.ndarray, box: np.ndarray, style: MarkStyle) -> np.ndarray:
     """Blend a canvas of strokes, and of dark boxes below them, into a picture of any size."""
-    size = picture.shape[1], picture.shape[0]
+    size, white = (picture.shape[1], picture.shape[0]), np.float32(255)
     result = np.asarray(picture, dtype=np.float32)
     if style.box:
-        result = result * (1 - style.box * cv2.resize(box, size, interpolation=cv2.INTER_AREA) / 255.0)
+        result = result * (1 - cv2.resize(box, size, interpolation=cv2.INTER_AREA) * (np.float32(style.box) / white))
     # Strokes thinner than a pixel of the picture would fade: a scanner's picture shrinks likewise.
-    cover = cv2.resize(ink, size, interpolation=cv2.INTER_AREA) / 255.0
-    return np.asarray(result * (1 - cover) + np.maximum(style.level, result) * cover, dtype=np.float32)
+    cover = cv2.resize(ink, size, interpolation=cv2.INTER_AREA) / white
+    return np.asarray(result + np.maximum(np.float32(style.level) - result, 0) * cover)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.transforms import BatchAugmentation, ImageAugmentation, RandomSpeckle, RandomWarp
+from bundle.transforms import BatchAugmentation, ImageAugmentation, RandomApply, RandomSpeckle, RandomWarp
 
 STILL: dict[str, Any] = {
     "degrees": 0.0,
@@ -187,6 +189,34 @@ def test_speckle_of_probability_zero_changes_nothing_and_black_stays_black() -> 
     assert torch.equal(RandomSpeckle(probability=0.0)(image), image)
     black = torch.zeros(2, 1, 5, 3)
     assert torch.equal(RandomSpeckle(probability=1.0)(black), black)
+
+
+def test_a_change_of_some_is_computed_for_those_alone_and_leaves_the_others_as_they_are() -> None:
+    seen = []
+
+    class Brighten(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(len(image))
+            return image + 1
+
+    image = _noise(batch=400)
+    torch.manual_seed(0)
+    changed = RandomApply(Brighten(), 0.3)(image)
+    chosen = (changed != image).flatten(1).any(dim=1)
+    assert seen == [int(chosen.sum())]
+    assert 90 < seen[0] < 150
+    assert torch.equal(changed, torch.where(chosen[:, None, None, None], image + 1, image))
+    torch.manual_seed(0)
+    assert torch.equal(RandomApply(Brighten(), 0.3)(image), changed)
+    assert torch.equal(RandomApply(Brighten(), 0.0)(image), image)
+    assert torch.equal(RandomApply(Brighten(), 1.0)(image), image + 1)
+
+
+@pytest.mark.parametrize("config", ["train.json", "train_classifier.json"])
+def test_no_change_of_the_recipe_is_computed_for_images_that_do_not_get_it(root: Path, config: str) -> None:
+    for described in json.loads((root / "configs" / config).read_text(encoding="utf-8"))["augment"]["intensity"]:
+        inner = described.get("change", {"p": 1.0})
+        assert (described["_target_"].startswith("bundle."), inner["p"]) == (True, 1.0)
 
 
 def test_intensity_changes_leave_the_mask_alone_and_the_image_in_range() -> None:

@@ -66,7 +66,7 @@ def _fit_segmenter(options: argparse.Namespace) -> Path:
     print(f"no lesion below {points['none_below']:.3f}, on validation {points['on_validation']['none_below']:.3f}")
     for name, hospital in points["hospitals"].items():
         print(f"{name}: {hospital['lesions']} lesions, {hospital['without']} without; needs {hospital['needed']:.3f}")
-        ways = (("common limit", "common"), ("by the others", "from_others"), ("by validation", "from_validation"))
+        ways = (("common limit", "common"), ("by the others", "from_others"), ("by the run's own card", "from_card"))
         for title, key in ways:
             told = hospital[key]
             if told is not None:

@@ -14,7 +14,7 @@ from bundle.files import read_json, sha256_of, write_atomically, write_json
 from bundle.networks.build import CLASSIFIERS, SEGMENTERS
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, SMALL_SEGMENTER, card_path, require_card
 
-ALIKE = ("architecture", "width", "presence", "pretrained", "masks")
+ALIKE = ("architecture", "width", "presence", "presence_mix", "pretrained", "masks")
 """What networks of one recipe have in common on their cards; the size of images may grow."""
 
 

@@ -47,7 +47,7 @@ def fit_presence_left_out(
     Returns:
         the card. Beside what `choose_presence` returns, its ``presence_points`` hold ``hospitals``: for each how it was
         tried, its counts, the limit that it alone needs, and the share of its lesions lost and of its normals passed,
-        with the common limit, with that of the others, if any, and with that of the run's own validation; and
+        with the common limit, with that of the others, if any, and with that of the run's own card; and
         ``on_validation``, what validation had given.
 
     Raises:
@@ -80,7 +80,7 @@ def fit_presence_left_out(
             "needed": needed[name],
             "common": _count(rows, min(needed.values()), draws, seed),
             "from_others": _count(rows, min(others), draws, seed) if others else None,
-            "from_validation": _count(rows, None, draws, seed),
+            "from_card": _count(rows, None, draws, seed),
         }
     points = {
         **{"none_below": min(needed.values()), "most_lost": original["most_lost"]},

@@ -68,9 +68,9 @@ def test_the_limit_loses_few_lesions_wherever_it_was_tried(weights: Path, make: 
     assert left_out["needed"] == pytest.approx(0.024)
     assert left_out["from_others"]["limit"] == pytest.approx(0.8 * 0.06)
     assert left_out["from_others"]["lost"]["estimate"] == pytest.approx(0.11)
-    assert left_out["from_validation"]["lost"]["estimate"] == 1.0
+    assert left_out["from_card"]["lost"]["estimate"] == 1.0
     assert left_out["common"]["passed"] is None
-    assert hospitals["B, out of fold"]["from_validation"]["passed"]["estimate"] == 0.0
+    assert hospitals["B, out of fold"]["from_card"]["passed"]["estimate"] == 0.0
     assert np.isclose(hospitals["B, out of fold"]["common"]["passed"]["estimate"], 1.0)
 
 

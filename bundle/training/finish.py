@@ -6,23 +6,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 
-from bundle.data.training_sets import add_recorded, read_recorded
 from bundle.evaluation.presence import choose_presence
 from bundle.evaluation.segmentation import choose_threshold, measure_case
 from bundle.evaluation.uncertainty import choose_doubt_limit, confidence_of_map
-from bundle.files import write_json
 from bundle.networks.lite_unet import PRESENCE_MIX, LiteUNet
-from bundle.networks.weights import flat_state_dict, load_tensors, publish, write_weights
-from bundle.provenance import describe_run
 from bundle.reports.figures import plot_examples
-from bundle.training.checkpoint import BEST, Checkpoint
+from bundle.training.checkpoint import Checkpoint
+from bundle.training.finished import describe_training, leave_weights, publish_trained, restore_network
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +56,7 @@ def finish_segmentation(
     """
     if idist.get_rank() != 0:
         return
-    folder, network = checkpoint.folder, checkpoint.network
-    if (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
-        network.load_state_dict(load_tensors(folder / BEST))
-    network.eval()
+    folder, network = checkpoint.folder, restore_network(checkpoint)
     mixed = {}
     if isinstance(network, LiteUNet) and network.presence_head is not None:
         network.mix_presence(PRESENCE_MIX)
@@ -75,8 +68,12 @@ def finish_segmentation(
     heads = [head for *_, head in cases if head is not None]
     present, datasets = [bool(lesion.any()) for _, lesion, *_ in cases], _datasets(dataloader, len(cases))
     presence = choose_presence(heads, present, datasets=datasets) if heads else None
-    synthetic = bool(datalist.get("synthetic"))
-    record = {
+    validation = {
+        "images": sum(value is not None for value in dice),
+        "images_without_lesion": sum(value is None for value in dice),
+        "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None])),
+    }
+    card = {
         **(network_settings or {}),
         **mixed,
         **settings,
@@ -85,26 +82,10 @@ def finish_segmentation(
             [confidence_of_map(probability, threshold) for _, lesion, probability, *_ in cases if lesion.any()]
         ),
         **({"presence_points": presence} if presence else {}),
-        "synthetic": synthetic,
-        "best_epoch": checkpoint.best_epoch,
-        **({"continued": checkpoint.continued} if checkpoint.continued else {}),
-        **({"started_from": datalist["started_from"]} if datalist.get("started_from") else {}),
-        "validation": {
-            "metric": checkpoint.metric,
-            "best": checkpoint.best_score,
-            "images": sum(value is not None for value in dice),
-            "images_without_lesion": sum(value is None for value in dice),
-            "mean_dice_at_threshold": float(np.mean([value for value in dice if value is not None])),
-        },
-        "training_images": len(datalist["training"]),
-        **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
-        **({"datasets": datalist["datasets"]} if datalist.get("datasets") else {}),
-        "provenance": describe_run(),
+        **describe_training(checkpoint, datalist, validation),
     }
-    write_weights(folder / "model.pt", flat_state_dict(network), record)
-    write_json(folder / "metrics.json", record)
-    if datalist.get("trained_on"):
-        add_recorded(folder, datalist["trained_on"])
+    weights, synthetic = folder / "model.pt", card["synthetic"]
+    leave_weights(weights, network, card, datalist.get("trained_on"))
     shown = [
         (image * 255, lesion, probability, f"Dice {score:.2f}" if score is not None else "no lesion")
         for (image, lesion, probability, *_), score in zip(cases[:6], dice[:6], strict=True)
@@ -113,14 +94,9 @@ def finish_segmentation(
     logger.info(
         "%sbest epoch %d, validation Dice %.3f at threshold %.2f; weights: %s",
         "SYNTHETIC phantom: " if synthetic else "",
-        *(checkpoint.best_epoch, record["validation"]["mean_dice_at_threshold"], threshold, folder / "model.pt"),
+        *(checkpoint.best_epoch, validation["mean_dice_at_threshold"], threshold, weights),
     )
-    if publish_to is not None:
-        if synthetic:
-            logger.warning("Weights trained on the SYNTHETIC phantom are not published to %s", publish_to)
-        else:
-            publish(folder / "model.pt", publish_to)
-            add_recorded(Path(publish_to).parent, read_recorded(folder))
+    publish_trained(weights, publish_to, "the SYNTHETIC phantom" if synthetic else None)
 
 
 @torch.no_grad()

@@ -6,21 +6,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 
-from bundle.data.training_sets import add_recorded, read_recorded
 from bundle.evaluation.classification import area_under_roc, choose_operating_points
 from bundle.evaluation.conformal import fit_conformal
 from bundle.evaluation.fusion import calibrated_probability, fit_calibration, fit_fusion
-from bundle.files import write_json
-from bundle.networks.weights import flat_state_dict, load_tensors, publish, write_weights
-from bundle.provenance import describe_run
-from bundle.training.checkpoint import BEST, Checkpoint
+from bundle.training.checkpoint import Checkpoint
+from bundle.training.finished import describe_training, leave_weights, publish_trained, restore_network
 
 logger = logging.getLogger(__name__)
 SENSITIVITIES = (0.90, 0.95)
@@ -68,49 +64,27 @@ def finish_classification(
         raise ValueError(f"keep: '{keep}' must be best or last")
     if idist.get_rank() != 0:
         return
-    folder, network = checkpoint.folder, checkpoint.network
-    if keep == "best" and (folder / BEST).exists():  # a run shorter than the validation interval has no best epoch
-        network.load_state_dict(load_tensors(folder / BEST))
-    network.eval()
+    network = restore_network(checkpoint, best=keep == "best")
     fitted = fit_card(network, dataloader, prepare_batch, inferer, device, described)
-    synthetic, oracle = bool(datalist.get("synthetic")), datalist.get("masks") == "oracle"
-    record = {
+    card = {
         **(network_settings or {}),
         **settings,
         **{key: fitted[key] for key in ("fusion", "temperature", "operating_points", "conformal")},
-        "synthetic": synthetic,
         "kept": keep,
-        "best_epoch": checkpoint.best_epoch,
-        **({"continued": checkpoint.continued} if checkpoint.continued else {}),
-        **({"started_from": datalist["started_from"]} if datalist.get("started_from") else {}),
-        "validation": {
-            "metric": checkpoint.metric,
-            "best": checkpoint.best_score,
-            **fitted["validation"],
-        },
-        "training_images": len(datalist["training"]),
-        **{key: datalist.get(key) for key in ("name", "dataset_sha256", "split_sha256")},
-        **({"datasets": datalist["datasets"]} if datalist.get("datasets") else {}),
-        "provenance": describe_run(),
+        **describe_training(checkpoint, datalist, fitted["validation"]),
     }
-    weights = folder / "model_classifier.pt"
-    write_weights(weights, flat_state_dict(network), record)
-    write_json(folder / "metrics.json", record)
-    if datalist.get("trained_on"):
-        add_recorded(folder, datalist["trained_on"])
+    weights = checkpoint.folder / "model_classifier.pt"
+    leave_weights(weights, network, card, datalist.get("trained_on"))
+    synthetic, oracle = card["synthetic"], datalist.get("masks") == "oracle"
     logger.info(
         "%s%s%s epoch kept, AUROC %.3f on validation (the network alone %.3f), temperature %.2f; weights: %s",
         "SYNTHETIC phantom: " if synthetic else "",
         "ORACLE masks: " if oracle else "",
         keep,
-        *(record["validation"]["auroc"], record["validation"]["auroc_network"], record["temperature"], weights),
+        *(card["validation"]["auroc"], card["validation"]["auroc_network"], card["temperature"], weights),
     )
-    if publish_to is not None:
-        if synthetic or oracle:
-            logger.warning("Weights trained on the phantom or on oracle masks are not published to %s", publish_to)
-        else:
-            publish(weights, publish_to)
-            add_recorded(Path(publish_to).parent, read_recorded(folder))
+    withheld = "the phantom or on oracle masks" if synthetic or oracle else None
+    publish_trained(weights, publish_to, withheld)
 
 
 def fit_card(

@@ -187,7 +187,7 @@ def test_a_stop_of_the_chain_stops_its_steps(
         f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )
     step = Step("sleep", (), tmp_path / "result", (str(script),))
-    monkeypatch.setattr("bundle.training.chain.plan_chain", lambda *_, **__: [step])
+    monkeypatch.setattr(reproduce, "plan_chain", lambda *_, **__: [step])
 
     def stop() -> None:
         while not (told.is_file() and told.read_text()):

@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
             model,
             nncf.Dataset([image[None] for image in inputs]),
             subset_size=len(inputs),
-            ignored_scope=nncf.IgnoredScope(names=before_convolutions(model)),
+            ignored_scope=nncf.IgnoredScope(names=[*before_convolutions(model), *after_layers(model)]),
         )
         openvino.save_model(small, file.with_suffix(".xml"), compress_to_fp16=False)
 
@@ -47,6 +47,20 @@ def before_convolutions(model: Any) -> list[str]:
                 if name not in found and node.get_type_name() not in (*_CONVOLUTIONS, "Result"):
                     found[name] = None
                     waiting.append(node)
+    return list(found)
+
+
+def after_layers(model: Any) -> list[str]:
+    """The names of the operations between the last layers and the output: a mean of odds does not fit 256 levels."""
+    found: dict[str, None] = {}
+    waiting = list(model.get_results())
+    while waiting:
+        for value in waiting.pop().input_values():
+            node = value.get_node()
+            name = node.get_friendly_name()
+            if name not in found and node.get_type_name() not in (*_CONVOLUTIONS, "MatMul", "Constant", "Parameter"):
+                found[name] = None
+                waiting.append(node)
     return list(found)
 
 

@@ -76,7 +76,7 @@ def test_weights_of_this_very_split_have_not_seen_its_test_part(data: Path, tmp_
 def test_weights_that_nothing_is_known_of_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not tell which images model\.pt has seen.*record_training_set"):
         datalist_of(None, _write(tmp_path), **_wanted(data))
-    with pytest.raises(UserError, match="no card"):
+    with pytest.raises(UserError, match="no such weights"):
         datalist_of(None, tmp_path / "none.pt", **_wanted(data))
     found = datalist_of(None, _write(tmp_path, synthetic=True), **_wanted(data))
     assert found["validation"]

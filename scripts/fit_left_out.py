@@ -46,10 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.draws < 2:
         parser.error("--draws: give 2 or more")
 
-    from bundle.networks.weights import (
-        publish,
-        require_card,
-    )  # after the arguments: it loads torch, which takes seconds
+    from bundle.networks.weights import publish, require_card  # after the arguments: torch takes seconds
 
     fit = _fit_classifier if "operating_points" in require_card(options.weights) else _fit_segmenter
     target = fit(options)

@@ -128,6 +128,7 @@ def load_classifier_datalist(
     datalist: str | os.PathLike[str],
     dataset_dir: Dataset | Roots,
     maps_dirs: Sequence[str | os.PathLike[str]],
+    none_below: float | None = None,
 ) -> dict[str, Any]:
     """Read a classifier's datalist with absolute paths in its records.
 
@@ -137,6 +138,7 @@ def load_classifier_datalist(
         datalist: the file.
         dataset_dir: the dataset's folder, or those of several.
         maps_dirs: of the sources that it was made from, in their order.
+        none_below: the probability of a lesion below which none is told of, in place of that of each segmenter's card.
 
     Raises:
         UserError: it is not readable, a group crosses its parts, or a file is missing.
@@ -162,7 +164,8 @@ def load_classifier_datalist(
             else:
                 if record["source"] >= len(maps):
                     raise InputError(datalist, "was made from more segmenters than are given", mend)
-                presence, limit = told[record["source"]]
+                presence, own = told[record["source"]]
+                limit = own if none_below is None else none_below
                 if presence.get(record["probability"], limit) < limit:
                     record["told_none"] = True  # an evaluation calls it benign
                 record["probability"] = str(maps[record["source"]] / record["probability"])
@@ -178,10 +181,12 @@ def ensure_classifier_prepared(
     split: str,
     seed: int,
     masks: str,
+    none_below: float | None = None,
 ) -> dict[str, Any]:
     """The classifier's datalist, made now unless it was before; what the classifier's configs call.
 
-    Arguments are those of `prepare_classifier`, each source as a dict of what a `Source` has.
+    Arguments are those of `prepare_classifier`, each source as a dict of what a `Source` has, and `none_below` as
+    `load_classifier_datalist` takes it.
 
     Raises:
         UserError: the folder holds one of another split, seed, source of masks or segmenter; ground truth is asked
@@ -198,8 +203,8 @@ def ensure_classifier_prepared(
         if (prepared / CASES).exists():  # a list that somebody wrote by hand has no cases to compare with
             require_current(dataset_dir, prepared)
     if not path.exists():
-        return prepare_classifier(origins, dataset_dir, output_dir, split=split, seed=seed, masks=masks)
-    datalist = load_classifier_datalist(path, dataset_dir, [source.maps_dir for source in origins])
+        prepare_classifier(origins, dataset_dir, output_dir, split=split, seed=seed, masks=masks)
+    datalist = load_classifier_datalist(path, dataset_dir, [source.maps_dir for source in origins], none_below)
     if datalist["masks"] == "oracle" and masks == "predicted":
         raise InputError(path, "was made of ground-truth masks", "give --masks oracle, or name another --output_dir")
     # The origin of the maps was checked when the datalist was made; it holds for these segmenters alone.

@@ -65,6 +65,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
     segmenter = _find(records.segmentations, SEGMENTER)
     classifier = _find(records.classifications, CLASSIFIER)
     weights, train = root / "models" / SEGMENTER, read_json(root / "configs" / "train.json")
+    cards = [read_card(root / "models" / name) for name in (SEGMENTER, CLASSIFIER)]
     values = {
         "records": records,
         "results": records.segmentations,
@@ -83,8 +84,9 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
         ),
         "missed_below": MISSED_BELOW,
         "strata": name_strata,
-        "left_out": read_card(root / "models" / CLASSIFIER).get("left_out"),
-        "presence_limit": read_card(weights).get("presence_points", {}),
+        "elsewhere": [item for card in cards for item in card.get("tested_elsewhere", {}).items()],
+        "left_out": cards[1].get("left_out"),
+        "presence_limit": cards[0].get("presence_points", {}),
         "metadata": read_json(root / "configs" / "metadata.json"),
         "train": {**train, **recorded_settings(weights, train["shipped"]["defaults"])},
     }

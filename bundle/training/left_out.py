@@ -97,18 +97,34 @@ def _hospital_of(run: Run) -> str:
 
 def _check(run: Run, card: Mapping[str, Any], weights: str | os.PathLike[str]) -> None:
     """Refuse a run whose networks say nothing of these weights."""
+    check_recipe(run, card, weights, _RECIPE)
     theirs = run.metrics["weights"]
-    for key in _RECIPE:
-        if theirs.get(key) != card.get(key):
-            raise UserError(
-                f"{run.folder}: its {key} is {theirs.get(key)}, that of {weights} {card.get(key)}; "
-                "give runs of the same recipe"
-            )
     wishes = [[point["sensitivity_wish"] for point in one["operating_points"]] for one in (theirs, card)]
     if wishes[0] != wishes[1]:
         raise UserError(f"{run.folder}: its operating points are meant for {wishes[0]}, those of {weights} {wishes[1]}")
     if (theirs.get("fusion") is None) != (card.get("fusion") is None):
         raise UserError(f"{run.folder}: one of it and {weights} joins measured features; give runs of the same recipe")
+
+
+def check_recipe(run: Run, card: Mapping[str, Any], weights: str | os.PathLike[str], keys: Sequence[str]) -> None:
+    """Refuse a run whose networks differ from weights in an entry of their cards, or whose data are made otherwise.
+
+    Args:
+        run: evaluated.
+        card: of the weights.
+        weights: named in the message.
+        keys: of the entries.
+
+    Raises:
+        UserError: they differ.
+    """
+    theirs = run.metrics["weights"]
+    for key in keys:
+        if theirs.get(key) != card.get(key):
+            raise UserError(
+                f"{run.folder}: its {key} is {theirs.get(key)}, that of {weights} {card.get(key)}; "
+                "give runs of the same recipe"
+            )
     if bool(run.metrics["synthetic"]) != bool(card.get("synthetic")):
         raise UserError(f"{run.folder}: one of it and {weights} is of a SYNTHETIC phantom; give runs of the same data")
 

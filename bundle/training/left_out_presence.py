@@ -18,6 +18,7 @@ from bundle.files import write_atomically, write_json
 from bundle.networks.weights import card_path, require_card
 from bundle.provenance import describe_run
 from bundle.reports.pooling import Run, read_run
+from bundle.training.left_out import check_recipe
 
 _RECIPE = ("architecture", "width", "presence", "presence_mix")
 """What the networks of the runs must have in common with the weights, whose card they speak for."""
@@ -97,15 +98,7 @@ def fit_presence_left_out(
 
 
 def _check(run: Run, card: Mapping[str, Any], weights: str | os.PathLike[str]) -> None:
-    theirs = run.metrics["weights"]
-    for key in _RECIPE:
-        if theirs.get(key) != card.get(key):
-            raise UserError(
-                f"{run.folder}: its {key} is {theirs.get(key)}, that of {weights} {card.get(key)}; "
-                "give runs of the same recipe"
-            )
-    if bool(run.metrics["synthetic"]) != bool(card.get("synthetic")):
-        raise UserError(f"{run.folder}: one of it and {weights} is of a SYNTHETIC phantom; give runs of the same data")
+    check_recipe(run, card, weights, _RECIPE)
     if any(row.get("presence") is None for row in run.rows.values()):
         raise UserError(f"{run.folder}: its table tells no presence; evaluate it again")
 

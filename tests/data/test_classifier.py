@@ -124,6 +124,9 @@ def test_records_say_where_the_segmenter_tells_that_there_is_no_lesion(world: Wo
     datalist = world.datalist()
     found = {Path(entry["image"]).name for part in PARTS for entry in datalist[part] if entry.get("told_none")}
     assert found == {"benign (3).png"}
+    datalist = world.datalist(none_below=0.41)  # in place of the card's
+    found = {Path(entry["image"]).name for part in PARTS for entry in datalist[part] if entry.get("told_none")}
+    assert found == {"benign (3).png", "benign (4).png"}
 
 
 @pytest.mark.parametrize(

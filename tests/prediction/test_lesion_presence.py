@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from bundle.prediction import Predictor
-from bundle.prediction.backends import _ENGINES, BACKENDS
+from bundle.prediction.backends import _ENGINES
 from bundle.release.export import export_networks
 from bundle.transforms.lesion import split_presence
 from scripts.evaluate_external import main as evaluate_main
@@ -68,7 +68,7 @@ def test_the_limit_of_the_card_decides_and_nothing_else(
 
 
 @pytest.mark.slow  # the conversion
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+@pytest.mark.parametrize("backend", list(_ENGINES))
 def test_every_backend_gives_the_heads_word(backend: str, present: Path, image: Path) -> None:
     for package in _ENGINES[backend][1]:
         if importlib.util.find_spec(package) is None:

@@ -29,23 +29,32 @@ def weights(write_lite_models: Callable[..., Path], tmp_path: Path) -> Path:
 def make(weights: Path, tmp_path: Path) -> Make:
     """An evaluated run: 100 lesions told of with 0.01 to 1 times the given ease, 10 normals halfway."""
 
-    def make(split: str, ease: dict[str, float], normals: bool = True, **card: Any) -> Path:
+    def make(
+        split: str,
+        ease: dict[str, float],
+        normals: bool = True,
+        synthetic: bool = False,
+        told: bool = True,
+        **card: Any,
+    ) -> Path:
         rows = []
         for name, most in ease.items():
             for number in range(110 if normals else 100):
                 lesion = number < 100
-                told = most * (number + 1) / 100 if lesion else most / 2
+                presence = most * (number + 1) / 100 if lesion else most / 2
                 rows.append(
                     {
                         **{"image": f"{name}/{number}.png", "group": f"{name}{number}", "dataset": name},
                         **{"class": "benign" if lesion else "normal", "dice": 0.8 if lesion else None},
-                        **{"presence": told, "told_none": told < 0.6},
+                        **({"presence": presence, "told_none": presence < 0.6} if told else {}),
                     }
                 )
         about = {"weights": {**read_card(weights), "sha256": "r" * 64, **card}, "provenance": {"split": split}}
         folder = tmp_path / "_".join((split.replace(" ", "_"), *ease)) / "evaluation"
         folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps({"lesions": {}, "part": "test", "synthetic": False, **about}))
+        (folder / "metrics.json").write_text(
+            json.dumps({"lesions": {}, "part": "test", "synthetic": synthetic, **about})
+        )
         (folder / "per_image.csv").write_text(to_csv(rows))
         return folder.parent
 
@@ -101,7 +110,9 @@ def test_runs_that_say_nothing_of_the_weights_are_refused(weights: Path, make: M
     for runs, reason in (
         ([good, good], "was tried by another"),
         ([good, make("leave out B", {"B": 0.8}, presence_mix=[1, 0, 0])], "presence_mix"),
-        ([good, make("leave out C", {"C": 0.8}, synthetic=True, width=2)], "width"),
+        ([good, make("leave out C", {"C": 0.8}, width=2)], "width"),
+        ([good, make("leave out D", {"D": 0.8}, synthetic=True)], "SYNTHETIC"),
+        ([good, make("leave out E", {"E": 0.8}, told=False)], "tells no presence"),
     ):
         with pytest.raises(UserError, match=reason):
             fit_presence_left_out(weights, runs, tmp_path / "out", draws=4)

@@ -99,3 +99,16 @@ def test_figures_of_something_else_are_refused_in_one_line_and_nothing_moves(
     assert told in error
     assert error.count("\n") == 1
     assert sorted(path.name for path in (place / "models").iterdir()) == before
+
+
+def test_the_figures_on_the_shipped_cards_are_those_of_their_records(root: Path) -> None:
+    told = 0
+    for file in sorted((root / "models").glob("*.json")):
+        card = json.loads(file.read_text())
+        named = {card["cross_validated_by"]: card["cross_validated"]} if "cross_validated_by" in card else {}
+        for name, figures in {**named, **card.get("tested_elsewhere", {})}.items():
+            record = json.loads((root / "docs" / "results" / f"{name}.json").read_text())
+            score, wanted = ("auroc", record) if "auroc" in figures else ("dice", record["lesions"])
+            assert figures[score]["all"] == wanted[score], f"{file.name}: {name} was recorded anew; ship it again"
+            told += 1
+    assert told >= 4

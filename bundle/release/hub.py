@@ -14,7 +14,9 @@ import yaml
 
 from bundle.errors import UserError
 from bundle.files import make_folder, read_json, write_atomically
+from bundle.networks.weights import SEGMENTER, read_card
 from bundle.release.package import list_files
+from bundle.reports.markdown import dataset
 
 TAGS = ("monai", "medical-imaging", "ultrasound", "breast", "segmentation", "classification", "research-only")
 _SEGMENTATION = {"mean_dice": "Dice", "pixel_accuracy": "pixel accuracy"}
@@ -50,21 +52,26 @@ def prepare_folder(root: str | os.PathLike[str], output_dir: str | os.PathLike[s
 def write_card(root: str | os.PathLike[str]) -> str:
     """Return the model card: a YAML header from the metadata, then ``docs/README.md`` with its links mended."""
     metadata = read_json(Path(root) / "configs" / "metadata.json")
-    dataset = {"name": "BUSI, images that no network of the chain saw in training", "type": "busi"}
+    card = read_card(Path(root) / "models" / SEGMENTER)
+    names = [dataset(folder) for folder in card.get("datasets") or [card.get("name", "BUSI")]]
+    tested = {
+        "name": f"{' and '.join(names)}, images that the network that answers never saw in training",
+        "type": names[0].lower(),
+    }
     header = {
         "license": "apache-2.0",
         "library_name": "monai",
         "pipeline_tag": "image-segmentation",
         "tags": list(TAGS),
-        "datasets": ["busi"],
+        "datasets": [name.lower() for name in names],
         "metrics": ["dice", "roc_auc", "accuracy"],
         "model-index": [
             {
                 "name": metadata["name"],
                 "results": [
-                    _result("image-segmentation", "lesion", dataset, metadata["eval_metrics"], _SEGMENTATION),
+                    _result("image-segmentation", "lesion", tested, metadata["eval_metrics"], _SEGMENTATION),
                     _result(
-                        "image-classification", "malignant or not", dataset, metadata["eval_metrics"], _CLASSIFICATION
+                        "image-classification", "malignant or not", tested, metadata["eval_metrics"], _CLASSIFICATION
                     ),
                 ],
             }

@@ -53,7 +53,7 @@ def ship_weights(
     Args:
         weights: of a run folder, with their card and, there, `trained_on.json`.
         models: gets ``model.pt`` or ``model_classifier.pt``, by the card's architecture, and the pixels that they saw.
-            A classifier's card also names the segmenters there, which are those that it is used with.
+            A classifier's card also names the large segmenter there, whose recipe made the masks that it learned from.
         results_dir: recorded results.
         cross_validated_by: the record of the same data and recipe, out of fold.
         left_out: records of networks of the recipe that were tested on a hospital that they never saw.
@@ -92,8 +92,8 @@ def ship_weights(
     if keep_former_as:
         keep_former(folder, keep_former_as)
     if is_classifier:
-        beside = [folder / name for name in (SEGMENTER, SMALL_SEGMENTER)]
-        known["paired_with"] = [sha256_of(file) for file in beside if file.is_file()]
+        # Not with the small one: its masks are of another recipe, and findings by it say so.
+        known["paired_with"] = [sha256_of(folder / SEGMENTER)] if (folder / SEGMENTER).is_file() else []
     write_atomically(target, source.read_bytes())
     write_json(card_path(target), known)
     add_recorded(folder, seen)

@@ -70,6 +70,21 @@ def test_new_weights_take_the_plain_names_and_the_former_ones_stay_a_set(place: 
     assert read_recorded(models)[SHA] == {"0123"}
 
 
+def test_findings_by_the_small_segmenter_say_that_the_classifier_never_saw_its_masks(
+    place: Path, small_phantom: Path, write_lite_models: Callable[..., Path]
+) -> None:
+    runs = write_lite_models(place / "small", presence_bias=4.0)
+    write_json(runs / "model.json", {**read_json(runs / "model.json"), "dataset_sha256": SHA})
+    add_recorded(runs, {SHA: {"0123"}})
+    where = ["--models", str(place / "models"), "--results", str(place / "results")]
+    assert main([str(runs / "model.pt"), "--cross_validated_by", "model_folds", "--small", *where]) == 0
+    assert _ship(place, "model") == _ship(place, "model_classifier") == 0
+    image = small_phantom / "benign/benign (1).png"
+    for small in (False, True):
+        finding = Predictor.from_folder(place / "models", "cpu", small=small).predict(image)
+        assert any("another segmenter" in warning for warning in finding.warnings) == small
+
+
 def test_the_card_says_how_good_networks_of_the_recipe_are_on_images_that_they_never_saw(place: Path) -> None:
     card = read_json(place / "runs/model.json")
     _record(place, "new_hospital", card, datasets={"there": {"lesions": {"dice": SCORE, "cases": 3}}})

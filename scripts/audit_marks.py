@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from bundle.audit.marks import audit_marks, segmenter_of  # after the arguments: torch takes seconds to import
-    from bundle.data.prepare import DATALIST, load_datalist
+    from bundle.data.datalists import DATALIST, load_datalist
     from bundle.files import write_json
     from bundle.networks.weights import read_card
     from bundle.provenance import describe_run

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.config import print_any_text
 from bundle.data.cases import FLAGS
-from bundle.data.prepare import count_table, default_folder, prepare, split_again
+from bundle.data.class_counts import count_table
+from bundle.data.prepare import default_folder, prepare, split_again
 from bundle.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,7 +27,7 @@ from bundle.data.alignment import compare, read_details, read_scene
 from bundle.data.cases import Case
 from bundle.data.check import THREADS, check_dataset
 from bundle.data.duplicates import Pair, find_pairs, group_cases
-from bundle.data.prepare import find_conflicts, group_table
+from bundle.data.groups import find_conflicts, group_table
 from bundle.data.roots import dataset_folder
 from bundle.files import make_folder, sha256_of, write_atomically, write_json
 from bundle.finding import OVERLAY_RGB

@@ -24,9 +24,11 @@ from tqdm import tqdm
 from bundle.data.cases import DIAGNOSES, Case
 from bundle.data.check import THREADS
 from bundle.data.classifier import Source, middle_threshold, name_sources, prepare_classifier
-from bundle.data.prepare import ensure_prepared, load_datalist
+from bundle.data.datalists import load_datalist
+from bundle.data.prepare import ensure_prepared
 from bundle.data.roots import dataset_folder
-from bundle.data.splits import PARTS, oversample, parse_ratio, split_cases
+from bundle.data.split_names import parse_ratio
+from bundle.data.splits import PARTS, oversample, split_cases
 from bundle.errors import UserError
 from bundle.evaluation.classification import area_under_roc
 from bundle.evaluation.intervals import (

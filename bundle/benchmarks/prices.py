@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from bundle.data.cases import Case, read_cases
-from bundle.data.prepare import CASES, DATALIST
+from bundle.data.cases import CASES, Case, read_cases
+from bundle.data.datalists import DATALIST
 from bundle.data.roots import Dataset, dataset_folder, find_roots
 from bundle.errors import UserError
 from bundle.evaluation.comparison import compare_tables

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.data.cases import DIGITS, read_cases
-from bundle.data.prepare import CASES
+from bundle.data.cases import CASES, DIGITS, read_cases
 from bundle.data.roots import Dataset, Roots, find_roots
 from bundle.data.training_sets import TRAINED_ON, read_recorded
 from bundle.errors import InputError, UserError

@@ -13,6 +13,9 @@ from typing import Any
 from bundle.errors import InputError
 from bundle.files import read_json, write_json
 
+CASES = "cases.json"
+"""The file of a prepared folder that lists them."""
+
 DIAGNOSES = ("benign", "malignant")
 LABELS = (*DIAGNOSES, "normal")
 UNCLASSED = "unclassified"

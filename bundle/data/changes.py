@@ -14,11 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.data.cases import Case, CaseList, Listed
+from bundle.data.cases import CASES, Case, CaseList, Listed, read_cases
 from bundle.data.check import LEFT_OUT, THREADS, check_case, list_dataset
+from bundle.data.joint import list_datasets
 from bundle.data.layouts import LAYOUTS
 from bundle.data.patients import FROM_HEADER, patient_salt
-from bundle.data.roots import dataset_folder
+from bundle.data.roots import Dataset, Roots, dataset_folder, find_roots
 from bundle.errors import InputError
 from bundle.files import read_json, write_json
 from bundle.readers import split_frame
@@ -36,7 +37,7 @@ def look_at(folder: Path, listed: Iterable[Listed]) -> Looks:
 
 
 def note_looks(prepared: Path, folder: Path, looks: Looks, prefix: str = "") -> None:
-    """Keep how a dataset's files look, for `require_unchanged`; a folder that cannot be written is left as it is."""
+    """Keep how a dataset's files look, for `require_current`; a folder that cannot be written is left as it is."""
     content: dict[str, Any] = {}
     with contextlib.suppress(InputError):
         content = read_json(prepared / SEEN)
@@ -44,7 +45,25 @@ def note_looks(prepared: Path, folder: Path, looks: Looks, prefix: str = "") -> 
         write_json(prepared / SEEN, {**content, prefix: {"place": _place(folder), "files": looks}})
 
 
-def require_unchanged(dataset: Path, prepared: Path, case_list: CaseList, prefix: str = "") -> None:
+def require_current(dataset_dir: Dataset | Roots, prepared_dir: str | os.PathLike[str]) -> None:
+    """Check that a dataset still is what a prepared folder was made from: its files, their content, their patients.
+
+    Raises:
+        UserError: it is not; or nothing was prepared there.
+    """
+    roots, prepared = find_roots(dataset_dir), Path(prepared_dir)
+    mend = f"name another folder, or delete {prepared} to have it made anew"
+    case_list = read_cases(prepared / CASES)
+    listed, listing_sha256 = list_datasets(roots)
+    if listing_sha256 != case_list.listing_sha256:
+        known = len(case_list.cases) + len(case_list.skipped)
+        reason = f"was made from another list of files than {roots.name} has now ({known} then, {listed} images now)"
+        raise InputError(prepared / CASES, reason, mend)
+    for name, dataset in roots.datasets.items():
+        _require_unchanged(dataset, prepared, case_list, f"{name}/" if name else "")
+
+
+def _require_unchanged(dataset: Path, prepared: Path, case_list: CaseList, prefix: str = "") -> None:
     """Compare a dataset with the cases that were prepared from it.
 
     Files that look as they did, in the folder where they were, are not opened; the pixels of the others are compared.

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.ancestry import unseen
-from bundle.data.cases import DIGITS, Case, read_cases
+from bundle.data.cases import CASES, DIGITS, Case, read_cases
+from bundle.data.changes import require_current
+from bundle.data.datalists import DATALIST as SEGMENTATION_DATALIST
+from bundle.data.datalists import check_no_group_crosses, load_datalist, split_checksum
 from bundle.data.folder import read_presence
 from bundle.data.names import MAPS_RECORD, output_name
-from bundle.data.prepare import CASES, load_datalist, require_current
-from bundle.data.prepare import DATALIST as SEGMENTATION_DATALIST
 from bundle.data.roots import Dataset, Roots, find_roots
-from bundle.data.splits import PARTS, check_no_group_crosses, is_by_image, split_by_name, split_checksum
+from bundle.data.split_names import is_by_image
+from bundle.data.splits import PARTS, split_by_name
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 from bundle.networks.weights import read_card, require_card

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.data.cases import DIGITS, CaseList, read_cases
-from bundle.data.prepare import CASES
+from bundle.data.cases import CASES, DIGITS, CaseList, read_cases
 from bundle.errors import InputError, UserError
 from bundle.files import read_json, write_json
 

@@ -190,7 +190,7 @@ def require_data_unchanged(dataset_dir: Path | Sequence[Path], output_dir: Path)
     prepared = sorted((output_dir / "prepared").glob("*/cases.json"))
     if not prepared:
         return
-    from bundle.data.prepare import require_current  # which takes seconds to import, where there is nothing to compare
+    from bundle.data.changes import require_current  # which takes seconds to import, where there is nothing to compare
 
     for cases in prepared:
         try:

@@ -15,8 +15,9 @@ from monai.data import CacheDataset, Dataset
 
 from bundle.config.guard import running_parser
 from bundle.data.ancestry import ancestors, describe_start, leave_out_seen
+from bundle.data.cases import CASES
 from bundle.data.classifier import TARGETS, ensure_classifier_prepared
-from bundle.data.prepare import CASES, ensure_prepared
+from bundle.data.prepare import ensure_prepared
 from bundle.data.training_sets import pixels_of, read_recorded
 from bundle.errors import UserError
 from bundle.files import sha256_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logit
 
-from bundle.data.splits import parse_left_out
+from bundle.data.split_names import parse_left_out
 from bundle.errors import UserError
 from bundle.evaluation.hospitals import Hospital, fit_across
 from bundle.evaluation.intervals import DRAWS

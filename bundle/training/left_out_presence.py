@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.data.splits import parse_left_out
+from bundle.data.split_names import parse_left_out
 from bundle.errors import UserError
 from bundle.evaluation.intervals import DRAWS, bootstrap_ratio_by_group
 from bundle.evaluation.presence import choose_presence

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bundle.audit.marks import _beside, audit_marks
+from bundle.data.datalists import DATALIST, load_datalist
 from bundle.data.phantom import make_phantom
-from bundle.data.prepare import DATALIST, load_datalist, prepare
+from bundle.data.prepare import prepare
 from bundle.networks import LiteUNet, network_settings
 from bundle.networks.weights import flat_state_dict, write_weights
 from scripts.audit_marks import main

@@ -13,7 +13,8 @@ import pytest
 
 from bundle.benchmarks import prices
 from bundle.benchmarks.prices import CHOICES, DEFAULT, Choice, measure_prices, prices_lines
-from bundle.data.prepare import DATALIST, prepare
+from bundle.data.datalists import DATALIST
+from bundle.data.prepare import prepare
 from bundle.errors import UserError
 from bundle.files import read_json, write_json
 from scripts.benchmark import main

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bundle.data.ancestry import ancestors, describe_start, leave_out_seen, unseen
-from bundle.data.cases import read_cases
+from bundle.data.cases import CASES, read_cases
 from bundle.data.phantom import make_phantom
-from bundle.data.prepare import CASES, ensure_prepared
+from bundle.data.prepare import ensure_prepared
 from bundle.data.training_sets import add_recorded, pixels_of, read_training_sets, refuse_training_set
 from bundle.errors import UserError
 from bundle.networks.weights import read_card, write_weights

@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 
 from bundle.data import changes
-from bundle.data.changes import SEEN
+from bundle.data.cases import CASES
+from bundle.data.changes import SEEN, require_current
 from bundle.data.classifier import ensure_classifier_prepared
+from bundle.data.datalists import DATALIST
 from bundle.data.names import MAPS_RECORD
 from bundle.data.phantom import make_phantom
-from bundle.data.prepare import CASES, DATALIST, ensure_prepared, prepare, require_current
+from bundle.data.prepare import ensure_prepared, prepare
 from bundle.errors import UserError
 from bundle.files import read_json, write_json
 from bundle.networks.weights import read_card, write_weights

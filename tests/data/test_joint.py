@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from bundle.data.ancestry import describe_start, leave_out_seen
-from bundle.data.cases import Case, read_cases
+from bundle.data.cases import CASES, Case, read_cases
 from bundle.data.changes import SEEN
+from bundle.data.datalists import DATALIST, load_datalist
 from bundle.data.phantom import make_phantom
-from bundle.data.prepare import CASES, DATALIST, ensure_prepared, load_datalist, prepare, split_again
+from bundle.data.prepare import ensure_prepared, prepare, split_again
 from bundle.data.roots import dataset_name, find_roots
 from bundle.data.splits import PARTS, leave_out_dataset, split_by_name
 from bundle.data.training_sets import add_recorded

@@ -15,11 +15,11 @@ from shutil import copytree
 import pytest
 from PIL import Image
 
-from bundle.data.cases import read_cases
+from bundle.data.cases import CASES, read_cases
 from bundle.data.changes import SEEN
+from bundle.data.datalists import DATALIST, LISTS, load_datalist
 from bundle.data.phantom import make_phantom
-from bundle.data.prepare import CASES, DATALIST, LISTS, ensure_prepared, load_datalist, prepare
-from bundle.data.splits import check_no_group_crosses
+from bundle.data.prepare import ensure_prepared, prepare, prepared_name
 from bundle.errors import UserError
 
 SPLIT = "60:20:20"
@@ -99,46 +99,13 @@ def test_folds_of_an_earlier_call_do_not_stay(own: Path) -> None:
     ]
 
 
-def test_loaded_paths_are_absolute_and_exist(made: Path) -> None:
-    datalist = load_datalist(made / "out" / DATALIST, made / "set")
-    records = [record for part in LISTS for record in datalist[part]]
-    assert all(os.path.isabs(path) and os.path.isfile(path) for r in records for path in (r["image"], *r["label"]))
-    check_no_group_crosses(datalist)
-
-
 def _edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"training": [{"image": "a.png"}]},
-        {"training": [{"image": "../a.png", "label": [], "class": "benign", "group": "g"}]},
-        {"training": [{"image": "a.png", "label": "m.png", "class": "benign", "group": "g"}]},
-        {"training": [{"image": "a.png", "label": [], "class": "cyst", "group": "g"}]},
-        {"training": "a.png"},
-        {"training": [1]},
-        {"training": None},
-    ],
-)
-def test_malformed_datalist_is_refused_by_name(own: Path, change: dict[str, object]) -> None:
-    _edit(own / "out" / DATALIST, **change)
-    with pytest.raises(UserError, match=r"datalist_segmentation\.json: is no datalist"):
-        load_datalist(own / "out" / DATALIST, own / "set")
-
-
-def test_datalist_with_a_crossing_group_is_refused(own: Path) -> None:
-    datalist = json.loads((own / "out" / DATALIST).read_text())
-    datalist["test"][0]["group"] = datalist["training"][0]["group"]
-    _edit(own / "out" / DATALIST, **datalist)
-    with pytest.raises(UserError, match="stands in two parts"):
-        load_datalist(own / "out" / DATALIST, own / "set")
-
-
-def test_missing_image_is_named(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is named in datalist_segmentation\.json but missing"):
-        load_datalist(made / "out" / DATALIST, tmp_path)
+def test_a_fold_that_the_dataset_comes_with_is_prepared_in_a_folder_of_its_own() -> None:
+    names = {prepared_name("set", split, 0) for split in ("fold 0 of 5", "own fold 0 of 5", "own fold 1 of 5")}
+    assert len(names) == 3
 
 
 def test_split_that_leaves_a_part_without_lesions_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from PIL import Image
 
 from bundle.data.cases import read_cases
 from bundle.data.check import check_dataset
+from bundle.data.datalists import load_datalist
 from bundle.data.folder import list_images
 from bundle.data.manifest import list_manifest
 from bundle.data.patients import SALT_FILE, SALT_VARIABLE, hashed_patient, patient_salt
-from bundle.data.prepare import load_datalist, prepare
+from bundle.data.prepare import prepare
 from bundle.errors import UserError
 from bundle.transforms import FitTod, LoadLesionMaskd, LoadUltrasoundd
 from tests.readers.clips import HEIGHT, WIDTH, encode

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.data.changes import require_current
 from bundle.errors import InputError
 from bundle.training.steps import Step
 
@@ -190,8 +191,6 @@ def require_data_unchanged(dataset_dir: Path | Sequence[Path], output_dir: Path)
     prepared = sorted((output_dir / "prepared").glob("*/cases.json"))
     if not prepared:
         return
-    from bundle.data.changes import require_current  # which takes seconds to import, where there is nothing to compare
-
     for cases in prepared:
         try:
             require_current(dataset_dir, cases.parent)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/scaling.md, by the records of scripts/benchmark.py: speeds, and what each option costs."""
+"""The tables of docs/scaling.md, by the records of scripts/benchmark.py: speeds, this build beside a former one, and
+what each option costs."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ _TRAINING = ("settings", "bare_images_per_second", "loop_images_per_second", "ra
 _DICTIONARY = ("settings", "runs", "ratio")
 _NNUNET = ("settings", "runs", "ratios")
 _PRICES = ("settings", "runs")
+_BUILDS = ("builds", "prediction", "duplicates")
+"""Records of two builds in turns."""
 
 
 def render_scaling(docs: str | os.PathLike[str]) -> dict[str, str]:
@@ -34,6 +37,7 @@ def render_scaling(docs: str | os.PathLike[str]) -> dict[str, str]:
     prices = results / "benchmark_prices.json"
     for mark, table in (
         ("speeds", _speeds(results)),
+        ("builds", _builds(results)),
         ("prices", _prices(read_record(prices, _PRICES)) if prices.is_file() else ""),
     ):
         if table:
@@ -94,6 +98,37 @@ def _row(
         )
     told = " | ".join(number(value, digits) for value in both)
     return f"| [{what}](runs.md#{file.stem}) | {cell(about)} | {told} | {number(ratio, 2)} |"
+
+
+def _builds(results: Path) -> str:
+    rows = []
+    for file in (results / f"benchmark_{name}.json" for name in _BUILDS):
+        if not file.is_file():
+            continue
+        record = read_record(file, ("runs", "rounds"))
+        searches = [
+            record["rounds"][run["name"]][build][0].get("search", ())
+            for run in record["runs"]
+            for build in ("former", "current")
+        ]
+        if not any(searches):
+            rows += [
+                (file, f"{run['about']}, s", run["former_seconds"], run["current_seconds"], 2) for run in record["runs"]
+            ]
+            continue
+        for former, current in zip(*searches, strict=True):
+            about = f"near duplicates among {former['images']} images"
+            memory = (former["peak_memory_gib"], current["peak_memory_gib"])
+            rows.append((file, f"{about}, peak memory, GiB", *memory, 2))
+            per_image = (1000 * search["cpu_seconds"] / search["images"] for search in (former, current))
+            rows.append((file, f"{about}, CPU ms per image", *per_image, 0))
+    if not rows:
+        return ""
+    lines = ["| what | former build | this one | ratio |", "|---|---|---|---|"]
+    for file, what, former, current, digits in rows:
+        told = f"{number(former, digits)} | {number(current, digits)} | {number(current / former, 2)}"
+        lines.append(f"| [{cell(what)}](runs.md#{file.stem}) | {told} |")
+    return "\n".join(lines)
 
 
 def _prices(record: Mapping[str, Any]) -> str:

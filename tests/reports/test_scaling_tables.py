@@ -19,6 +19,7 @@ LOOP = {"settings": NETWORK, "bare_images_per_second": 20.0, "loop_images_per_se
 def _docs(folder: Path, **records: Any) -> Path:
     (folder / "results").mkdir(parents=True)
     blocks = "<!-- prices -->\nNot recorded yet.\n<!-- /prices -->\n<!-- speeds -->\n<!-- /speeds -->\n"
+    blocks += "<!-- builds -->\n<!-- /builds -->\n"
     (folder / "scaling.md").write_text(f"before\n{blocks}after\n")
     for name, record in records.items():
         (folder / "results" / f"benchmark_{name}.json").write_text(json.dumps(record))
@@ -47,7 +48,7 @@ def test_every_recorded_speed_has_a_row_that_links_its_run(tmp_path: Path) -> No
     assert "| 0.125 | 12.500 | 100.00 |" in page
     assert "Not recorded yet." in page
     assert page.startswith("before\n")
-    assert page.endswith("<!-- /speeds -->\nafter\n")
+    assert page.endswith("<!-- /builds -->\nafter\n")
 
 
 def test_an_option_stands_beside_what_it_costs(tmp_path: Path) -> None:
@@ -61,6 +62,22 @@ def test_an_option_stands_beside_what_it_costs(tmp_path: Path) -> None:
     assert "| `--no-flip` | 7.0 | 1.50 | 0.870 | -0.0100 [-0.0200, 0.0000] |" in page
     assert "Not recorded yet." not in page
     assert "<!-- speeds -->\n<!-- /speeds -->" in page
+
+
+def test_a_former_build_stands_beside_this_one_in_seconds_memory_and_cpu(tmp_path: Path) -> None:
+    run = {"name": "predict", "about": "1000 images", "former_seconds": 120.0, "current_seconds": 40.0}
+    prediction = {
+        "runs": [run],
+        "rounds": {"predict": {"former": [{"seconds": 120.0}], "current": [{"seconds": 40.0}]}},
+    }
+    former = {"images": 9999, "cpu_seconds": 1999.8, "peak_memory_gib": 8.8}
+    current = {**former, "cpu_seconds": 999.9, "peak_memory_gib": 1.1}
+    searches = {"former": [{"search": [former]}], "current": [{"search": [current]}]}
+    duplicates = {"runs": [{**run, "name": "duplicates"}], "rounds": {"duplicates": searches}}
+    page = render_scaling(_docs(tmp_path, prediction=prediction, duplicates=duplicates))["scaling.md"]
+    assert "| [1000 images, s](runs.md#benchmark_prediction) | 120.00 | 40.00 | 0.33 |" in page
+    assert "among 9999 images, peak memory, GiB](runs.md#benchmark_duplicates) | 8.80 | 1.10 | 0.12 |" in page
+    assert "among 9999 images, CPU ms per image](runs.md#benchmark_duplicates) | 200 | 100 | 0.50 |" in page
 
 
 def test_a_record_that_lacks_what_the_page_shows_is_named_and_no_page_is_none(tmp_path: Path) -> None:

@@ -343,6 +343,23 @@ def test_the_cost_of_an_archive_stands_on_the_page(tmp_path: Path) -> None:
     assert write_docs.main(["--docs", str(tmp_path)]) == 2
 
 
+def test_the_search_for_near_duplicates_in_two_builds_stands_on_the_page(tmp_path: Path) -> None:
+    found = {"images": 1000, "seconds": 20.0, "cpu_seconds": 30.0, "planted": 10, "found": 9, "wrong": 1}
+    searches = {
+        build: [{"search": [{**found, "peak_memory_gib": gib}]}] for build, gib in (("former", 8.8), ("current", 1.2))
+    }
+    record = {"runs": [], "rounds": {"duplicates": searches}, "provenance": {"commit": "c" * 40}}
+    file = tmp_path / "results" / "benchmark_duplicates.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(record))
+    text = page(tmp_path)
+    assert "| 1000 | former | 20.0 | 30.0 | 30 | 9 of 10 | 1 | 8.8 |" in text
+    assert "| 1000 | now | 20.0 | 30.0 | 30 | 9 of 10 | 1 | 1.2 |" in text
+    del record["rounds"]
+    file.write_text(json.dumps(record))
+    assert write_docs.main(["--docs", str(tmp_path)]) == 2
+
+
 @pytest.mark.parametrize("name", ["../up", "With Space", "benchmark_training", ""])
 def test_name_that_is_no_plain_word_is_refused(tmp_path: Path, name: str) -> None:
     assert record(fabricate(tmp_path), tmp_path, *RECIPE, name=name) == 2

@@ -29,7 +29,7 @@ from bundle.data.split_names import (
 )
 from bundle.data.splits import PARTS
 from bundle.errors import InputError, UserError
-from bundle.files import read_json, write_atomically, write_json
+from bundle.files import make_folder, read_json, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def prepare(
         name = f"{Path(DATALIST).stem}_fold{fold}.json"
         datalists[name] = {**build_datalist(case_list, f"fold {fold} of {folds}", seed), "choices": choices}
     _check_parts(datalists)
-    _make_folder(output_dir)
+    make_folder(output_dir)
     for stale in output_dir.glob(f"{Path(DATALIST).stem}_fold*.json"):
         if stale.name not in datalists:
             stale.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def split_again(prepared: PathLike, output_dir: PathLike, split: str, seed: int)
         "choices": read_json(source / DATALIST, MEND).get("choices", []),
     }
     _check_parts({DATALIST: datalist})
-    _make_folder(target)
+    make_folder(target)
     write_cases(target / CASES, case_list)
     write_atomically(target / "groups.csv", (source / "groups.csv").read_bytes())
     write_atomically(target / "class_counts.png", plot_counts(datalist))
@@ -228,10 +228,3 @@ def _check_prepared_for(datalist: Datalist, roots: Roots, prepared: Path, split:
     if read_cases(prepared / CASES).dataset_sha256 != datalist["dataset_sha256"]:
         raise InputError(prepared / DATALIST, f"was made from other cases than {CASES} beside it", mend)
     require_current(roots, prepared)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(folder, f"cannot be made ({error.strerror})", "give a folder that can be written") from error

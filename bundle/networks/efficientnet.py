@@ -94,15 +94,17 @@ class LiteEncoder(nn.Module):
     Args:
         in_channels: of the image.
         width: factor of the stages' channels, each rounded to a multiple of 8; ImageNet weights exist for 1.
+        levels: resolutions, 1 to 5; the stages below the last are left out.
 
     Shape:
-        input (N, in_channels, H, W), H and W multiples of 32; output five maps (N, channels[i], H / 2^(i+1), …).
+        input (N, in_channels, H, W), H and W multiples of 2^levels; output `levels` maps
+        (N, channels[i], H / 2^(i+1), …).
 
     Attributes:
-        channels: of the five maps; (16, 24, 40, 112, 320) at width 1.
+        channels: of the maps; (16, 24, 40, 112, 320) at width 1.
     """
 
-    def __init__(self, in_channels: int = 1, width: float = 1.0) -> None:
+    def __init__(self, in_channels: int = 1, width: float = 1.0, levels: int = 5) -> None:
         super().__init__()
         self.in_channels, self.width = int(in_channels), float(width)
         self.stem = nn.Sequential(
@@ -111,7 +113,7 @@ class LiteEncoder(nn.Module):
         stages: list[nn.Module] = []
         channels = _STEM
         found: list[int] = []
-        for number, (repeats, kernel, stride, expansion, wanted) in enumerate(_STAGES):
+        for number, (repeats, kernel, stride, expansion, wanted) in enumerate(_STAGES[: _LEVEL_ENDS[levels - 1] + 1]):
             scaled = scale_channels(wanted, width)
             blocks = []
             for repeat in range(repeats):
@@ -174,7 +176,8 @@ def load_imagenet(encoder: LiteEncoder) -> None:
     colour = state["stem.0.weight"]
     stem = torch.zeros(len(colour), encoder.in_channels, *colour.shape[2:])
     stem[:, 0] = colour.sum(dim=1)
-    encoder.load_state_dict({**state, "stem.0.weight": stem})
+    known = encoder.state_dict()  # of an encoder of fewer levels not all
+    encoder.load_state_dict({**{name: value for name, value in state.items() if name in known}, "stem.0.weight": stem})
 
 
 def _read_weights() -> dict[str, torch.Tensor]:

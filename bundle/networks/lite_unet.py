@@ -23,17 +23,18 @@ elsewhere; what it comes to stands in docs/README.md, with the limit of the ship
 
 
 class LiteUNet(nn.Module):
-    """U-Net whose encoder is EfficientNet-Lite0; one logit per pixel, and by choice one per image.
+    """U-Net whose encoder is EfficientNet-Lite0, or its first part; one logit per pixel, and by choice one per image.
 
     Each decoder block doubles the size (nearest neighbour), joins the encoder's map of that size and applies two 3×3
     convolutions. The decoder is narrow: at 256×256 the whole costs half the multiplications of `UNet` with filters 16
-    to 128. Inputs of any size are accepted: they are mirrored at the right and the bottom up to a multiple of 32, and
-    the output is cropped back.
+    to 128. Inputs of any size are accepted: they are mirrored at the right and the bottom up to a multiple of 32 (of 16
+    with four blocks), and the output is cropped back.
 
     Args:
         in_channels: channels of the image.
         out_channels: logits per pixel.
-        decoder_channels: of the five decoder blocks, from the bottom up; the last is of the image's size.
+        decoder_channels: of the decoder blocks, from the bottom up; the last is of the image's size. Five blocks, or
+            four on an encoder without its last two stages, which hold three quarters of its parameters.
         width: factor of the encoder's channels.
         dropout: channel dropout of the deepest map, before decoder and presence head.
         presence: add the head: global average of the deepest map, then one logit "there is a lesion". It stands in a
@@ -67,19 +68,20 @@ class LiteUNet(nn.Module):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        if len(decoder_channels) != 5 or min(decoder_channels) < 1:
-            raise ValueError(f"decoder_channels: {list(decoder_channels)} must be five positive channel counts")
+        levels = len(decoder_channels)
+        if levels not in (4, 5) or min(decoder_channels) < 1:
+            raise ValueError(f"decoder_channels: {list(decoder_channels)} must be four or five positive channel counts")
         if not width > 0:
             raise ValueError(f"width: {width} must be above 0")
         self.standardize = bool(standardize)
         self.out_channels = int(out_channels)
-        self.factor = 32
-        self.encoder = LiteEncoder(in_channels, width)
+        self.factor = 2**levels
+        self.encoder = LiteEncoder(in_channels, width, levels)
         self.dropout = nn.Dropout2d(dropout)
-        skips = [0, *self.encoder.channels[:-1]]
+        skips = [*self.encoder.channels[-2::-1], 0]
         below = [self.encoder.channels[-1], *decoder_channels[:-1]]
         self.decoder = nn.ModuleList(
-            ConvBlock(below[i] + skips[4 - i], decoder_channels[i], batch_norm=True) for i in range(5)
+            ConvBlock(below[i] + skips[i], decoder_channels[i], batch_norm=True) for i in range(levels)
         )
         self.head = nn.Conv2d(decoder_channels[-1], out_channels, kernel_size=1)
         self.presence_head = nn.Linear(self.encoder.channels[-1], 1) if presence else None
@@ -108,11 +110,11 @@ class LiteUNet(nn.Module):
             mirrored = bottom < height and right < width
             x = F.pad(x, [0, right, 0, bottom], mode="reflect" if mirrored else "replicate")
         maps = self.encoder(x)
-        x = self.dropout(maps[4])
+        x = self.dropout(maps.pop())
         deepest = x
-        for i, block in enumerate(self.decoder):
+        for block in self.decoder:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([x, maps[3 - i]], dim=1) if i < 4 else x)
+            x = block(torch.cat([x, maps.pop()], dim=1) if len(maps) > 0 else x)
         x = self.head(x)[:, :, :height, :width]
         if self.presence_head is not None:
             logit = self.presence_head(deepest.mean(dim=(2, 3)))

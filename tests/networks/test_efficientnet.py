@@ -54,6 +54,19 @@ def test_imagenet_weights_fit_every_layer_and_treat_grey_as_three_equal_channels
 
 
 @needs_weights
+def test_an_encoder_of_fewer_levels_is_the_first_part_of_the_whole_one() -> None:
+    whole, part = LiteEncoder(1), LiteEncoder(1, levels=4)
+    load_imagenet(whole)
+    load_imagenet(part)
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected, found = whole.eval()(image), part.eval()(image)
+    assert part.channels == whole.channels[:4]
+    assert len(found) == 4
+    assert all(torch.equal(mine, other) for mine, other in zip(found, expected, strict=False))
+
+
+@needs_weights
 def test_a_second_channel_changes_nothing_before_training() -> None:
     encoder = LiteEncoder(2)
     load_imagenet(encoder)

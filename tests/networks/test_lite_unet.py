@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,12 +19,16 @@ from bundle.networks.efficientnet import DepthwiseConv2d
 from tests.networks.claims import NetworkClaims
 
 SMALL: dict[str, Any] = {"width": 0.25, "decoder_channels": (8, 8, 8, 4, 4)}
+SHALLOW: dict[str, Any] = {"width": 0.25, "decoder_channels": (8, 8, 4, 4)}
 
 
 class TestLiteUNet(NetworkClaims):
     network = LiteUNet
-    variants: ClassVar = [SMALL, {**SMALL, "presence": True, "standardize": False}]
-    exporteds: ClassVar = [{**SMALL, "presence": True, "presence_mix": (0.5, 0.25, -1.0)}]
+    variants: ClassVar = [SMALL, {**SMALL, "presence": True, "standardize": False}, SHALLOW]
+    exporteds: ClassVar = [
+        {**SMALL, "presence": True, "presence_mix": (0.5, 0.25, -1.0)},
+        {**SHALLOW, "presence": True},
+    ]
     odd_sizes: ClassVar = [(1, 1), (5, 7), (70, 33)]
     dropping: ClassVar = {**SMALL, "dropout": 0.5}
 
@@ -58,9 +64,12 @@ def test_an_image_of_256_pixels_costs_no_more_than_in_the_u_net() -> None:
     assert counted[0] < 0.6 * counted[1]
 
 
-def test_the_lite_unet_fits_the_size_of_a_shipped_file() -> None:
+def test_the_lite_unet_fits_the_size_of_a_shipped_file_and_the_distilled_one_has_less_than_a_million_parameters(
+    root: Path,
+) -> None:
     assert sum(parameter.numel() for parameter in LiteUNet(presence=True).parameters()) * 4 < 15e6
-    small = LiteUNet(presence=True, width=0.5, decoder_channels=(48, 32, 24, 16, 16))
+    settings = yaml.safe_load((root / "configs/distill.yaml").read_text())
+    small = LiteUNet(presence=True, width=settings["width"], decoder_channels=settings["decoder_channels"])
     assert sum(parameter.numel() for parameter in small.parameters()) < 1e6
 
 

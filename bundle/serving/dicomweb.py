@@ -95,8 +95,18 @@ class DicomWeb:
         except UserError:
             raise
         except Exception as error:  # of requests, of JSON, of pydicom
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = " ".join((_reason_of_system(error) or str(error)).split())[:200] or type(error).__name__
             raise UserError(f"{self.url}: {what} ({reason}); check the address and the archive's log") from None
+
+
+def _reason_of_system(error: BaseException) -> str | None:
+    """What the system says of a connection that failed, such as "Connection refused": requests wraps it three times."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _image(item: dict[str, Any]) -> tuple[str, str] | None:

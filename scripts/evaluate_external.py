@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="DIR",
         help="default: models; models/paper for paper_model.pt and its fellows there",
     )
+    parser.add_argument("--small", action="store_true", help="segment with model_small.pt of that folder")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; default: a GPU where there is one")
     parser.add_argument(
         "--leave-out",
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         options.dataset_dir,
         output,
         options.models,
+        small=options.small,
         layout=options.dataset,
         leave_out=options.leave_out,
         trained_on=options.trained_on,

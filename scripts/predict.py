@@ -32,8 +32,8 @@ from bundle.config import one_line_errors
 from bundle.errors import UserError
 
 if TYPE_CHECKING:
-    from bundle.prediction.batch import Outcome
     from bundle.prediction.inputs import Input
+    from bundle.prediction.outcome import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("png", "overlay", "nifti", "seg", "sr", "pr", "sc", "json", "csv", "parquet", "html", "pdf")
@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from bundle.data.folder import SOME_CASES_FAILED
     from bundle.outputs.case import check_installed
-    from bundle.prediction.batch import Summary
     from bundle.prediction.inputs import list_inputs, read_list
+    from bundle.prediction.outcome import Summary
 
     gc.enable()
 

@@ -17,8 +17,9 @@ import torch
 from bundle.data.phantom import make_phantom
 from bundle.errors import UserError
 from bundle.networks.autocast import has_fast_bfloat16
+from bundle.prediction.ahead import at_once
 from bundle.prediction.backends import AUTO, BACKENDS, TORCH, require_backend
-from bundle.prediction.batch import Batch, at_once
+from bundle.prediction.batch import Batch
 from bundle.prediction.inputs import list_inputs
 from bundle.prediction.predictor import Predictor
 from bundle.provenance import describe_run

@@ -23,8 +23,9 @@ from typing import Any
 from bundle.data.names import output_name
 from bundle.errors import InputError, UserError
 from bundle.files import remove_leftovers, to_json
-from bundle.prediction.batch import Batch, Outcome, weights_digest
+from bundle.prediction.batch import Batch, weights_digest
 from bundle.prediction.inputs import FrameChoice, Input
+from bundle.prediction.outcome import Outcome
 from bundle.prediction.predictor import Predictor
 from bundle.readers import split_frame
 

@@ -13,11 +13,9 @@ import numpy as np
 import torch
 
 from bundle.data.cases import DIGITS, Case, CaseList
-from bundle.data.check import check_dataset
 from bundle.data.duplicates import group_near_duplicates
 from bundle.data.names import output_name
 from bundle.data.roots import dataset_folder
-from bundle.data.training_sets import SAME_PIXELS, read_training_sets, refuse_training_set
 from bundle.errors import UserError
 from bundle.evaluation.external import summarise_external, tabulate_patients
 from bundle.evaluation.intervals import DRAWS
@@ -25,10 +23,10 @@ from bundle.evaluation.segmentation import gate
 from bundle.files import lock_folder, sha256_of, to_csv, write_atomically, write_json
 from bundle.finding import LESION_STATES, NOT_A_DEVICE
 from bundle.networks.site_file import read_site
-from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, weights_file
 from bundle.prediction.backends import AUTO
 from bundle.prediction.predictor import Predictor
-from bundle.prediction.scoring import choose_cases, predict_cases, read_truth, threshold_of
+from bundle.prediction.scoring import predict_cases, read_truth, threshold_of
+from bundle.prediction.unseen import find_unseen
 from bundle.provenance import describe_run
 from bundle.readers import read_image, read_mask
 from bundle.reports.external import write_external_report
@@ -44,6 +42,7 @@ def evaluate_external(
     output_dir: str | os.PathLike[str],
     models: str | os.PathLike[str],
     *,
+    small: bool = False,
     layout: str | None = None,
     leave_out: Collection[str] = (),
     trained_on: Sequence[str | os.PathLike[str]] = (),
@@ -57,11 +56,9 @@ def evaluate_external(
         dataset: a folder or a CSV manifest.
         output_dir: made if need be. `images/` keeps each image's scores and `masks/` its predicted lesion; where both
             networks and the image are the same they are taken from there.
-        models: folder of both weights, or a set in it, see `weights_file`.
-        layout: as `bundle.data.check.list_dataset` takes it; None to detect it.
-        leave_out: flags of `bundle.data.cases.FLAGS`; images with one of them are not scored.
-        trained_on: prepared folders of what the weights were trained on, where `trained_on.json` beside them does not
-            know; images with the same pixels, of whatever part, are not scored.
+        models: folder of both weights, or a set in it, see `bundle.networks.weights.weights_file`.
+        small: of ``model_small.pt`` in place of ``model.pt``.
+        layout, leave_out, trained_on: as `find_unseen` takes them.
         device: of the networks.
         site: a ``site.json`` that replaces what the cards say; the images that it was fitted on are not scored.
         draws: number of bootstrap samples.
@@ -78,28 +75,25 @@ def evaluate_external(
     folder = dataset_folder(dataset)
     if output.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{output}: lies inside {folder}, whose images are read; give an output folder outside it")
-    predictor = Predictor.from_folder(models, device, backend=AUTO, site=site)
-    cards = {
-        name: read_card(weights_file(models, file))
-        for name, file in (("segmenter", SEGMENTER), ("classifier", CLASSIFIER))
-    }
-    checked = check_dataset(dataset, skip_bad=True, layout=layout)
-    trained = read_training_sets(trained_on, weights_file(models, SEGMENTER).parent, cards)
-    refuse_training_set(checked, cards, dataset, trained)
+    predictor = Predictor.from_folder(models, device, backend=AUTO, small=small, site=site)
     fitted_on = frozenset() if site is None else read_site(site).pixels
-    seen = {SAME_PIXELS: set().union(*trained.values()), FITTED_ON: fitted_on}
-    cases, left_out = choose_cases(checked.cases, leave_out, seen)
-    if not cases:
-        raise UserError(
-            f"{dataset}: no image is left to score; the first was left out because: {left_out[0]['reason']}"
-        )
+    unseen = find_unseen(
+        dataset,
+        models,
+        small,
+        layout=layout,
+        leave_out=leave_out,
+        trained_on=trained_on,
+        seen={FITTED_ON: fitted_on},
+    )
+    cards, checked = unseen.cards, unseen.checked
     lock_folder(output)
     fitted = [case for case in checked.cases if case.sha256[:DIGITS] in fitted_on]
-    unit, groups = _group([*cases, *fitted], folder)
-    cases, relatives = _without_groups(cases, groups, {groups[case.image] for case in fitted})
-    left_out += relatives
+    unit, groups = _group([*unseen.cases, *fitted], folder)
+    cases, relatives = _without_groups(unseen.cases, groups, {groups[case.image] for case in fitted})
     if not cases:
         raise UserError(f"{dataset}: no image is left to score: {relatives[0]['reason']}")
+    left_out = [*unseen.left_out, *relatives]
     rows, failed, reused = predict_cases(predictor, cases, folder, output, groups)
     if not rows:
         raise UserError(f"{dataset}: no image could be predicted; the first: {failed[0]['reason']}")
@@ -112,7 +106,7 @@ def evaluate_external(
         "site": None if site is None else {"name": predictor.classifier.site, "sha256": sha256_of(site)},
         "threshold": threshold_of(cards["segmenter"]),
         **summarise_external(rows, predictor.classifier.card["operating_points"], draws),
-        "warnings": [*_warnings(cards, unit, trained), *_warn_of_site(left_out)],
+        "warnings": [*_warnings(cards, unit, unseen.trained), *_warn_of_site(left_out)],
         "bad": [*checked.skipped, *failed],
         "left_out": left_out,
         "reused_predictions": reused,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,15 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from bundle.data.cases import DIGITS, Case, checksum
-from bundle.data.check import LEFT_OUT
+from bundle.data.cases import Case, checksum
 from bundle.data.names import output_name
 from bundle.errors import InputError
 from bundle.evaluation.segmentation import STRATA, measure_case
 from bundle.files import read_json, to_json, write_json
 from bundle.finding import ABSENT, UNUSABLE, Finding
 from bundle.outputs.png import write_mask
-from bundle.prediction.batch import at_once, read_ahead
+from bundle.prediction.ahead import at_once, read_ahead
 from bundle.prediction.predictor import Predictor
 from bundle.readers import UltrasoundImage, read_image
 from bundle.transforms.masks import merge_masks
@@ -29,27 +28,6 @@ VERSION = 6  # of the files in `images/`; raise it whenever a row for a given im
 
 _Step: TypeAlias = tuple[Case, dict[str, Any] | None, tuple[UltrasoundImage, np.ndarray] | None]
 """A case; its scores of an earlier run, or its error; what was read of it where there are none."""
-
-
-def choose_cases(
-    cases: Sequence[Case], leave_out: Collection[str], seen: Mapping[str, Collection[str]]
-) -> tuple[list[Case], list[dict[str, str]]]:
-    """Return the cases to score, and the others with the reason.
-
-    Args:
-        cases: of the dataset.
-        leave_out: flags that are not wanted.
-        seen: why an image is not unseen -> the first digits of the checksums of the pixels of those that are not.
-    """
-    kept, left_out = [], []
-    for case in cases:
-        reasons = [f"{LEFT_OUT} {flag}" for flag in case.flags if flag in leave_out]
-        reasons += [reason for reason, pixels in seen.items() if case.sha256[:DIGITS] in pixels]
-        if reasons:
-            left_out.append({"path": case.image, "reason": reasons[0]})
-        else:
-            kept.append(case)
-    return kept, left_out
 
 
 def predict_cases(

@@ -13,10 +13,8 @@ import torch
 from scipy.special import logit
 
 from bundle.data.cases import DIGITS, CaseList
-from bundle.data.check import check_dataset
 from bundle.data.duplicates import group_near_duplicates
 from bundle.data.roots import dataset_folder
-from bundle.data.training_sets import SAME_PIXELS, read_training_sets, refuse_training_set
 from bundle.errors import InputError, UserError
 from bundle.evaluation.classification import name_point
 from bundle.evaluation.intervals import DRAWS
@@ -32,9 +30,9 @@ from bundle.evaluation.recalibration import (
 from bundle.files import lock_folder, write_json
 from bundle.finding import NOT_A_DEVICE, UNUSABLE
 from bundle.networks.site_file import SITE_VERSION, fusion_digest
-from bundle.networks.weights import read_card
-from bundle.prediction.predictor import Predictor, weights_in
-from bundle.prediction.scoring import choose_cases, predict_cases
+from bundle.prediction.predictor import Predictor
+from bundle.prediction.scoring import predict_cases
+from bundle.prediction.unseen import find_unseen
 from bundle.provenance import describe_run
 
 _CLIP = 1e-15
@@ -65,7 +63,7 @@ def recalibrate_site(
         work_dir: keeps each image's scores, which a rerun takes up instead of predicting again.
         name: of the institution; by default the dataset's.
         small: of ``model_small.pt`` in place of ``model.pt``.
-        layout, leave_out, trained_on: as `evaluate_external` takes them.
+        layout, leave_out, trained_on: as `find_unseen` takes them.
         device: of the networks.
         draws, seed: of the bootstrap, the seed also of the folds.
 
@@ -82,15 +80,9 @@ def recalibrate_site(
         raise UserError(f"{work}: lies inside {folder}, whose images are read; give a working folder outside it")
     if output.is_dir():
         raise InputError(output, "is a folder", "give the name of a file, such as site.json")
-    files = dict(zip(("segmenter", "classifier"), weights_in(models, small), strict=True))
     predictor = Predictor.from_folder(models, device, small=small)
-    cards = {network: read_card(file) for network, file in files.items()}
-    checked = check_dataset(dataset, skip_bad=True, layout=layout)
-    trained = read_training_sets(trained_on, files["segmenter"].parent, cards)
-    refuse_training_set(checked, cards, dataset, trained)
-    cases, left_out = choose_cases(checked.cases, leave_out, {SAME_PIXELS: set().union(*trained.values())})
-    if not cases:
-        raise UserError(f"{dataset}: no image is left to fit on; the first was left out: {left_out[0]['reason']}")
+    unseen = find_unseen(dataset, models, small, layout=layout, leave_out=leave_out, trained_on=trained_on)
+    cards, checked, cases = unseen.cards, unseen.checked, unseen.cases
     lock_folder(work)
     # Which lesions a presence limit loses is only known of images that were classified without one.
     classifier = predictor.classifier
@@ -121,7 +113,7 @@ def recalibrate_site(
         "images": {
             **_describe(checked, rows),
             "bad": [*checked.skipped, *failed, *unusable],
-            "left_out": left_out,
+            "left_out": unseen.left_out,
             "pixels": " ".join(sorted(case.sha256[:DIGITS] for case in cases if case.image in used)),
         },
         "provenance": {**describe_run(), "dataset": checked.name, "dataset_sha256": checked.dataset_sha256},

@@ -13,8 +13,9 @@ from pydicom import dcmread
 from bundle.errors import InputError
 from bundle.outputs.dicom import quiet_dicom
 from bundle.outputs.records import Records
-from bundle.prediction.batch import Batch, Outcome, Summary
+from bundle.prediction.batch import Batch
 from bundle.prediction.inputs import Input
+from bundle.prediction.outcome import Outcome, Summary
 from bundle.prediction.predictor import Predictor
 from bundle.serving.delivery import WAIT_FOR_DISK
 from bundle.serving.queue import TROUBLE, Answer, Queue

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -22,11 +21,11 @@ from bundle.errors import UserError
 from bundle.finding import Finding
 from bundle.outputs.records import Written
 from bundle.prediction import Predictor
-from bundle.prediction.batch import Batch, Outcome, Summary, read_ahead, weights_digest
+from bundle.prediction.batch import Batch, weights_digest
 from bundle.prediction.inputs import FrameChoice, list_inputs
+from bundle.prediction.outcome import Outcome, Summary
 from bundle.readers import UltrasoundImage
 from bundle.transforms.shape import measure_lesion
-from tests.prediction.frames import finding_of
 from tests.readers.fabricate import save, ultrasound
 
 OUTPUTS = ("png", "overlay", "nifti", "json", "csv", "html")
@@ -208,35 +207,6 @@ def test_frames_of_a_cine_are_findings_and_the_most_suspicious_is_named(
     assert summary["most_suspicious"] == {key: best[key] for key in ("image", "frame", "probability", "lesion_state")}
 
 
-def _frames(*found: tuple[str, float | None]) -> Summary:
-    """The summary of a cine whose frames have these states and probabilities."""
-    summary = Summary()
-    for number, (state, probability) in enumerate(found):
-        finding = finding_of(number, state, probability)
-        summary.add(Outcome(f"c.frame{number}.png", "c", len(found), finding))
-    return summary
-
-
-def test_a_cine_passes_over_frames_without_an_outline() -> None:
-    summary = _frames(("unusable", None), ("none found", None), ("found", 0.5), ("found", 0.4), ("unusable", None))
-    cine = summary.cines["c"]
-    assert (cine["most_suspicious"]["frame"], cine["looked_at"], cine["unusable"]) == (2, 5, 2)
-    assert (summary.usable, summary.unusable) == (True, [])
-    assert "2 of them unusable" in summary.lines()[0]
-
-
-def test_a_doubtful_frame_is_the_most_suspicious_only_where_no_other_is_outlined() -> None:
-    assert _frames(("doubtful", 0.9), ("found", 0.2), ("doubtful", 0.95)).cines["c"]["most_suspicious"]["frame"] == 1
-    doubtful = _frames(("doubtful", 0.3), ("none found", None), ("doubtful", 0.4)).cines["c"]["most_suspicious"]
-    assert (doubtful["frame"], doubtful["lesion_state"]) == (2, "doubtful")
-    assert _frames(("none found", None), ("unusable", None)).cines["c"]["most_suspicious"] is None
-
-
-def test_a_cine_of_which_nothing_can_be_seen_is_an_unusable_file() -> None:
-    summary = _frames(("unusable", None), ("unusable", None))
-    assert (summary.usable, summary.unusable) == (False, ["c"])
-
-
 def test_a_frame_that_is_missing_is_an_error_of_its_file_alone(
     predictor: Any, cine: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -245,42 +215,6 @@ def test_a_frame_that_is_missing_is_an_error_of_its_file_alone(
     outcomes, summary = _run(predictor, "m", cine, tmp_path / "out", outputs=("json",), frames=FrameChoice(frame=99))
     assert sum(outcome.finding is not None for outcome in outcomes) == 3
     assert [bad["path"] for bad in summary.skipped] == ["sub/cine.dcm"]
-
-
-def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
-    started: list[int] = []
-    taken: list[int] = []
-    ahead: list[int] = []
-
-    def work(item: int) -> int:
-        started.append(item)
-        time.sleep(0.002 * (item % 3))
-        return item * item
-
-    for result in read_ahead(work, range(40), threads=3, ahead=5):
-        taken.append(result)
-        ahead.append(len(started) - len(taken))
-    assert taken == [item * item for item in range(40)]
-    assert max(ahead) <= 5
-    assert max(ahead) > 0
-
-
-def test_reading_runs_beside_the_consumer_and_stops_with_it() -> None:
-    main, seen = threading.get_ident(), set()
-    items = read_ahead(lambda _: seen.add(threading.get_ident()), range(1000), ahead=3)
-    next(items)
-    items.close()
-    assert seen
-    assert main not in seen
-    with pytest.raises(StopIteration):
-        next(items)
-
-
-def test_an_error_of_a_reader_is_raised_where_its_result_is_taken() -> None:
-    results = read_ahead(lambda item: 1 // item, [1, 0, 1])
-    assert next(results) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(results)
 
 
 def test_no_extra_and_no_dicom_writer_is_imported_before_it_is_wanted(root: Path) -> None:

@@ -182,6 +182,21 @@ def test_only_what_changed_is_predicted_again(
     assert evaluate_external(data, tmp_path / "out", other, device="cpu", draws=2)["reused_predictions"] == 0
 
 
+def test_the_small_network_is_scored_by_its_own_card_and_no_answer_of_the_large_one_is_taken_for_its(
+    bus_bra: Path, write_models: Any, run: tuple[Path, int], tmp_path: Path
+) -> None:
+    models = write_models(tmp_path / "models")
+    silent = write_models(tmp_path / "silent", bias=-40.0)
+    for name in (Path("model.pt"), card_path(Path("model.pt"))):
+        shutil.copy(silent / name, models / name.name.replace("model", "model_small"))
+    output = shutil.copytree(run[0], tmp_path / "out")
+    assert main([str(bus_bra), "--models", str(models), "--small", "--device", "cpu", "--output", str(output)]) == 3
+    metrics = _metrics(output)
+    assert metrics["reused_predictions"] == 0
+    assert metrics["weights"]["segmenter"]["sha256"] == read_card(models / "model_small.pt")["sha256"]
+    assert sum(metrics["dataset"]["lesion_states"]["none found"].values()) == 10
+
+
 def test_two_external_runs_can_be_compared_in_both_tasks(run: tuple[Path, int]) -> None:
     table = run[0] / "per_image.csv"
     result = compare_tables(table, table, draws=20)

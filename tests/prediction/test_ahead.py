@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims about bundle.prediction.ahead."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from bundle.prediction.ahead import read_ahead
+
+
+def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
+    started: list[int] = []
+    taken: list[int] = []
+    ahead: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        time.sleep(0.002 * (item % 3))
+        return item * item
+
+    for result in read_ahead(work, range(40), threads=3, ahead=5):
+        taken.append(result)
+        ahead.append(len(started) - len(taken))
+    assert taken == [item * item for item in range(40)]
+    assert max(ahead) <= 5
+    assert max(ahead) > 0
+
+
+def test_reading_runs_beside_the_consumer_and_stops_with_it() -> None:
+    main, seen = threading.get_ident(), set()
+    items = read_ahead(lambda _: seen.add(threading.get_ident()), range(1000), ahead=3)
+    next(items)
+    items.close()
+    assert seen
+    assert main not in seen
+    with pytest.raises(StopIteration):
+        next(items)
+
+
+def test_an_error_of_a_reader_is_raised_where_its_result_is_taken() -> None:
+    results = read_ahead(lambda item: 1 // item, [1, 0, 1])
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)

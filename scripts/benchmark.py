@@ -6,7 +6,8 @@ duplicates among more and more synthetic images. `archive`: what predicting more
 one after the other, in under 15 minutes on two cores.
 
 By name alone: `builds`: what a user waits for, in another build of this bundle and in this one. `nnunet`: this bundle
-beside nnU-Net. `prices`: what each option of scripts/predict.py costs in Dice and AUROC, and brings."""
+beside nnU-Net. `prices`: what each option of scripts/predict.py costs in Dice and AUROC, and brings. `profile`: where
+the time of long commands goes."""
 
 from __future__ import annotations
 
@@ -142,6 +143,13 @@ def _builds(options: argparse.Namespace) -> _Measured:
     return result, builds_lines(result)
 
 
+def _profile(options: argparse.Namespace) -> _Measured:
+    from bundle.benchmarks.profile import measure_profile, profile_lines
+
+    result = measure_profile(options.only, options.stacks)
+    return result, profile_lines(result)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], _Measured]] = {
     "training": _training,
     "dictionary": _dictionary,
@@ -152,6 +160,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], _Measured]] = {
     "duplicates": _duplicates,
     "archive": _archive,
     "builds": _builds,
+    "profile": _profile,
 }
 """What measures."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PROFILED = ("plain", "predict", "external", "training")
 BUILD_ITEMS = ("cold", "help", "predict", "small", "plain", "shipped", "external", "demo", "test", "duplicates")
 PRECISIONS = ("float32", "bfloat16")
 BACKENDS = ("torch", "onnxruntime", "openvino")  # of bundle.prediction.backends, which takes seconds to import
@@ -29,6 +30,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Names
     _add_prices(commands, common, quick)
     _add_many(commands, common)
     _add_builds(commands)
+    _add_profile(commands)
     everything = commands.add_parser("all", parents=[quick], help="one after the other, but what runs by name alone")
     everything.add_argument(
         "--threads", type=_positive, help="CPU threads of torch; default: as many as there are cores"
@@ -129,6 +131,13 @@ def _add_builds(commands: _Commands) -> None:
         "--rounds", type=_positive, default=5, help="of the short commands; default: 5. The long ones run once"
     )
     builds.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+
+
+def _add_profile(commands: _Commands) -> None:
+    profile = commands.add_parser("profile", help="where the time of long commands goes, by py-spy, in minutes")
+    profile.add_argument("--only", nargs="+", choices=PROFILED, default=(), help="default: all")
+    profile.add_argument("--stacks", type=Path, metavar="DIR", help="keep what was seen, for tools of flame graphs")
+    profile.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

@@ -164,7 +164,7 @@ def measure_builds(
         make_phantom(folder / "phantom", counts={"malignant": 1})
         image = next((folder / "phantom" / "malignant").glob("*).png"))
         if set(LARGE) & set(chosen):
-            _make_pictures(folder)
+            make_pictures(folder)
         load = os.getloadavg()[0]
         timings = {name: _measure(name, item, builds, folder, image, rounds) for name, item in chosen.items()}
     return {
@@ -178,7 +178,7 @@ def measure_builds(
     }
 
 
-def _make_pictures(folder: Path) -> None:
+def make_pictures(folder: Path) -> None:
     """A dataset of `PICTURES`, and copies of them in a folder of `ARCHIVE` files: making them anew takes minutes."""
     counts = {"benign": PICTURES // 2, "malignant": PICTURES - PICTURES // 2}
     make_phantom(folder / "dataset", counts=counts, size_range=SIZES)

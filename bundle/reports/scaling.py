@@ -18,6 +18,7 @@ _TRAINING = ("settings", "bare_images_per_second", "loop_images_per_second", "ra
 _DICTIONARY = ("settings", "runs", "ratio")
 _NNUNET = ("settings", "runs", "ratios")
 _PRICES = ("settings", "runs")
+_PROFILE = ("settings", "runs")
 _BUILDS = ("builds", "prediction", "duplicates")
 """Records of two builds in turns."""
 
@@ -34,11 +35,12 @@ def render_scaling(docs: str | os.PathLike[str]) -> dict[str, str]:
     if not page.is_file():
         return {}
     text = page.read_text(encoding="utf-8")
-    prices = results / "benchmark_prices.json"
+    prices, profile = results / "benchmark_prices.json", results / "benchmark_profile.json"
     for mark, table in (
         ("speeds", _speeds(results)),
         ("builds", _builds(results)),
         ("prices", _prices(read_record(prices, _PRICES)) if prices.is_file() else ""),
+        ("profile", _profile(read_record(profile, _PROFILE)) if profile.is_file() else ""),
     ):
         if table:
             text = fill_block(text, (f"<!-- {mark} -->", f"<!-- /{mark} -->"), table)
@@ -146,4 +148,13 @@ def _prices(record: Mapping[str, Any]) -> str:
         speed = f"{number(run['images_per_second'], 1)} | {number(run['ratio'], 2)}"
         name = f"`{run['name']}`" if run["name"].startswith("--") else run["name"]
         lines.append(f"| {name} | {speed} | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def _profile(record: Mapping[str, Any]) -> str:
+    lines = ["| what | where | ms per image | share |", "|---|---|---|---|"]
+    for run in record["runs"]:
+        for place in run["places"]:
+            told = f"{number(place['ms_per_image'], 2)} | {number(place['share'], 1, 100)} % |"
+            lines.append(f"| {cell(run['about'])} | {cell(place['where'])} | {told}")
     return "\n".join(lines)

@@ -18,8 +18,8 @@ LOOP = {"settings": NETWORK, "bare_images_per_second": 20.0, "loop_images_per_se
 
 def _docs(folder: Path, **records: Any) -> Path:
     (folder / "results").mkdir(parents=True)
-    blocks = "<!-- prices -->\nNot recorded yet.\n<!-- /prices -->\n<!-- speeds -->\n<!-- /speeds -->\n"
-    blocks += "<!-- builds -->\n<!-- /builds -->\n"
+    blocks = "<!-- prices -->\nNot recorded yet.\n<!-- /prices -->\n"
+    blocks += "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("profile", "speeds", "builds"))
     (folder / "scaling.md").write_text(f"before\n{blocks}after\n")
     for name, record in records.items():
         (folder / "results" / f"benchmark_{name}.json").write_text(json.dumps(record))
@@ -78,6 +78,13 @@ def test_a_former_build_stands_beside_this_one_in_seconds_memory_and_cpu(tmp_pat
     assert "| [1000 images, s](runs.md#benchmark_prediction) | 120.00 | 40.00 | 0.33 |" in page
     assert "among 9999 images, peak memory, GiB](runs.md#benchmark_duplicates) | 8.80 | 1.10 | 0.12 |" in page
     assert "among 9999 images, CPU ms per image](runs.md#benchmark_duplicates) | 200 | 100 | 0.50 |" in page
+
+
+def test_a_profile_names_where_the_time_of_each_command_goes(tmp_path: Path) -> None:
+    places = [{"where": "bundle/readers/image read", "ms_per_image": 4.25, "share": 0.4}]
+    run = {"name": "plain", "about": "1000 images", "seconds": 40.0, "places": places}
+    page = render_scaling(_docs(tmp_path, profile={"settings": {}, "runs": [run]}))["scaling.md"]
+    assert "| 1000 images | bundle/readers/image read | 4.25 | 40.0 % |" in page
 
 
 def test_a_record_that_lacks_what_the_page_shows_is_named_and_no_page_is_none(tmp_path: Path) -> None:

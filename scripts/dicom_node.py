@@ -40,27 +40,27 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0 once it was stopped; 2 for a user's mistake."""
     options = _parse(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO if options.verbose else logging.WARNING)
-    for library in ("pynetdicom", "pydicom", "highdicom"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # they quote headers
     os.umask(0o077)  # what it writes is about patients: for the user alone that it runs as
 
     settings = _settings(options)
-    from bundle.prediction.batch import weights_digest
-    from bundle.prediction.predictor import Predictor
     from bundle.serving.node import Node
+    from bundle.serving.predicting_process import quiet_libraries
+    from bundle.serving.predictions import PredictingProcess
     from bundle.serving.status_page import StatusPage
 
-    how = {"backend": options.backend, "small": options.small, "site": options.site}
-    predictor = Predictor.from_folder(options.models, options.device, **how)
-    node = Node(settings, predictor, weights_digest(options.models, options.small, options.site))
+    quiet_libraries()
+    how = {name: getattr(options, name) for name in ("device", "backend", "small")}
+    site = None if options.site is None else str(options.site)
+    predictions = PredictingProcess({"folder": str(options.models), "site": site, **how})
+    node = Node(settings, predictions)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     page = StatusPage(node, options.status_port) if options.status_port is not None else None
     node.start()
     print(f"{settings.ae_title} listens at {settings.host}:{node.port}", flush=True)
-    if predictor.classifier.site is not None:
-        print(f"Calibrated for {predictor.classifier.site} by {options.site}", flush=True)
+    if predictions.site is not None:
+        print(f"Calibrated for {predictions.site} by {options.site}", flush=True)
     if page is not None:
         page.start()
         print(f"Status: {page.address}", flush=True)

@@ -18,10 +18,10 @@ from pynetdicom.transport import ThreadedAssociationServer
 from bundle.errors import UserError
 from bundle.files import lock_folder, make_folder
 from bundle.outputs.case import check_installed
-from bundle.prediction.predictor import Predictor
 from bundle.serving.commitment import PUSH_MODEL, Commitments, take_report
 from bundle.serving.delivery import Courier
 from bundle.serving.incoming import clear_incoming, receiving_into
+from bundle.serving.predictions import Predictions
 from bundle.serving.queue import Queue
 from bundle.serving.receive import CLASSES, SYNTAXES, Receiver, Sender, register_retired_classes
 from bundle.serving.retention import delete_old
@@ -95,14 +95,13 @@ class Node:
 
     Args:
         settings: what it does.
-        predictor: makes the findings.
-        models: digest of its weights, see `bundle.prediction.batch.weights_digest`.
+        predictions: makes the answers.
 
     Raises:
         UserError: the settings cannot work, the folder is used by another node, or cannot be written.
     """
 
-    def __init__(self, settings: Settings, predictor: Predictor, models: str) -> None:
+    def __init__(self, settings: Settings, predictions: Predictions) -> None:
         settings.check()
         self.settings = settings
         make_folder(settings.folder)
@@ -111,7 +110,7 @@ class Node:
         self.queue = Queue(settings.folder, [target.name for target in settings.targets])
         self.started = time.time()
         self.couriers = [Courier(self.queue, target, self._commitments(target)) for target in settings.targets]
-        self.worker = Worker(self.queue, predictor, models, settings.outputs, self._wake_couriers, self._tidy)
+        self.worker = Worker(self.queue, predictions, settings.outputs, self._wake_couriers, self._tidy)
         limits = (settings.max_bytes, settings.keep_free)
         self.receiver = Receiver(self.queue, settings.senders, *limits, self.worker.wake.set)
         self._last_deletion = 0.0
@@ -187,7 +186,7 @@ class Node:
         if self.settings.quiet is None:
             if self.queue.one("select 1 from studies where is_open"):
                 self.queue.write("update studies set is_open = 0")
-        elif summarise_quiet_studies(self.queue, self.settings.quiet, self.worker.predictor.classifier.card):
+        elif summarise_quiet_studies(self.queue, self.settings.quiet, self.worker.predictions.card):
             self._wake_couriers()
         if time.monotonic() - self._last_deletion > _BETWEEN_DELETIONS or not self._last_deletion:
             self._last_deletion = time.monotonic()

@@ -125,13 +125,7 @@ class Queue:
     def _recover(self) -> None:
         """Go on after a kill: images whose files got no success are forgotten, what was being predicted is suspect."""
         with self._transaction() as database:
-            database.execute("update images set begun = 0, crashes = crashes + 1 where begun and state = 'waiting'")
-            database.execute(
-                "update images set next_try = ? + min(?, ? * (1 << min(crashes - ?, 20))), "
-                "reason = 'the node ended ' || crashes || ' times while it was predicted; it is tried again' "
-                "where state = 'waiting' and crashes >= ?",
-                (time.time(), LONGEST_WAIT, FIRST_WAIT, PATIENCE, PATIENCE),
-            )
+            self._suspect_begun(database)
             marks = ", ".join("?" * len(self.peers))
             database.execute(
                 f"update deliveries set state = '{DROPPED}' where state = 'waiting' and peer not in ({marks})",
@@ -141,6 +135,20 @@ class Queue:
         for path in self.received.glob("*.dcm"):
             if path.stem not in known:
                 path.unlink(missing_ok=True)
+
+    def note_crash(self) -> None:
+        """What is being predicted is suspect: what predicts has died."""
+        with self._transaction() as database:
+            self._suspect_begun(database)
+
+    def _suspect_begun(self, database: sqlite3.Connection) -> None:
+        database.execute("update images set begun = 0, crashes = crashes + 1 where begun and state = 'waiting'")
+        database.execute(
+            "update images set next_try = ? + min(?, ? * (1 << min(crashes - ?, 20))), "
+            "reason = 'the node ended ' || crashes || ' times while it was predicted; it is tried again' "
+            "where state = 'waiting' and crashes >= ?",
+            (time.time(), LONGEST_WAIT, FIRST_WAIT, PATIENCE, PATIENCE),
+        )
 
     def owner(self, uid: str) -> str | None:
         """The digest that an image was received with; None for one that is not known."""

@@ -22,8 +22,8 @@ from bundle.outputs.records import Records
 from bundle.prediction.cines import CineSummary
 from bundle.readers.dicom import read_header
 from bundle.reports.html import stream_html
+from bundle.serving.local_predictions import read_answer
 from bundle.serving.queue import FAILED, TROUBLE, WAITING, Answer, Queue
-from bundle.serving.worker import read_answer
 
 SIDES = ("R", "L", "")
 """Right, left, and images whose header does not tell."""

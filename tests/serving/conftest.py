@@ -16,6 +16,7 @@ from node_lab import Archive
 
 from bundle.prediction.batch import weights_digest
 from bundle.prediction.predictor import Predictor
+from bundle.serving.local_predictions import LocalPredictions
 from bundle.serving.node import Node, Settings
 from bundle.serving.targets import Peer
 
@@ -28,13 +29,13 @@ def archive() -> Iterator[Archive]:
 
 
 @pytest.fixture(scope="session")
-def predictor(tiny_models: Path) -> tuple[Predictor, str]:
-    return Predictor.from_folder(tiny_models, "cpu"), weights_digest(tiny_models)
+def predictions(tiny_models: Path) -> LocalPredictions:
+    return LocalPredictions(Predictor.from_folder(tiny_models, "cpu"), weights_digest(tiny_models))
 
 
 @pytest.fixture
 def start_node(
-    tmp_path: Path, archive: Archive, predictor: tuple[Predictor, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, archive: Archive, predictions: LocalPredictions, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Node]]:
     """Start a node; settings by name. Its queue is `tmp_path / "node"`, its peer the archive."""
     monkeypatch.setattr("bundle.serving.delivery.FIRST_WAIT", 0.05)
@@ -43,7 +44,7 @@ def start_node(
     def start(**changes: Any) -> Node:
         peer = Peer("ARCHIVE", "127.0.0.1", archive.port, "BUS_NODE")
         settings = Settings(tmp_path / "node", "BUS_NODE", port=0, targets=(peer,), keep_free=0, quiet=None)
-        node = Node(replace(settings, **changes), *predictor)
+        node = Node(replace(settings, **changes), predictions)
         node.start()
         nodes.append(node)
         return node

@@ -136,7 +136,7 @@ def test_the_report_of_a_study_conforms_and_says_what_the_summary_says(
     start_node: Start, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = start_node(outputs=("seg",), quiet=0.1)
-    classifier = node.worker.predictor.classifier
+    classifier = node.worker.predictions.predictor.classifier  # type: ignore[attr-defined]
     told = {**CARD["examination"], "fitted_on": {"patients": 100, "most_images": 1}}
     monkeypatch.setattr(classifier, "card", {**classifier.card, "examination": told})
     study, common = generate_uid(), {"StudyDate": "20260101", "StudyTime": "120000", "StudyID": "1"}

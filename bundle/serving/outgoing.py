@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +41,32 @@ def open_association(
     tls_args = (tls, address[0]) if tls else None
     association = ae.associate(*address, list(contexts), ae_title=ae_title, tls_args=tls_args)
     _keep_responses(association)
+    _send_promptly(association)
     return association
+
+
+def _send_promptly(association: Association) -> None:
+    """Keep messages from waiting for acknowledgements of TCP, some 40 ms each, several times per object.
+
+    pynetdicom sends an object's command and its data apart, as DCMTK does the two parts of its answer. By Nagle's
+    algorithm the second waits until the first is acknowledged, which the other side puts off.
+    """
+    connection: Any = association.dul.socket
+    if connection is None or (raw := connection.socket) is None:  # there is none
+        return
+    with contextlib.suppress(OSError):  # closed meanwhile, which is told where it matters
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not hasattr(socket, "TCP_QUICKACK"):  # Linux alone
+        return
+    receive = connection.recv
+
+    def receive_and_acknowledge(count: int) -> bytearray:
+        received: bytearray = receive(count)
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # holds for the next packets alone
+        return received
+
+    connection.recv = receive_and_acknowledge
 
 
 def _keep_responses(association: Association) -> None:

@@ -57,8 +57,8 @@ def output_of(process: Any) -> bytes:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill -9 of a node."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """Kill -9 of a node; the process in which it predicts has to notice by itself."""
+    process.kill()
     process.wait()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -14,14 +15,17 @@ from statistics import median
 
 import numpy as np
 from node_common import StoreScp, ask, free_port, listening, node_command, output_of, stop, undelivered
+from PIL import Image
 from pydicom.uid import generate_uid
 from training_lab import PYTHON, Record, finish, started, wait_for
 
+from bundle.data.phantom import make_phantom
 from tests.readers.fabricate import save, ultrasound
 
 OUTPUTS = ("seg", "sr", "pr")
 PER_STUDY = 10
-SHAPE = (480, 640)
+SIZES = ((400, 560), (500, 760))  # heights and widths, about BUSI's
+PICTURES = 100
 _LONGEST = 24 * 3600.0
 
 
@@ -37,9 +41,10 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
     """
     files = folder / "files"
     _make_files(files, images)
-    loads = [os.getloadavg()[0]]
+    loads, cpu = [os.getloadavg()[0]], [_cpu_seconds()]
     batch = _time_batch(files, folder / "batch", models)
     loads.append(os.getloadavg()[0])
+    cpu.append(_cpu_seconds())
     peer, port = StoreScp(folder / "peer"), free_port()
     queue = folder / "node"
     memory: list[float] = []
@@ -59,6 +64,7 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
             ended.set()
             watch.join()
             tracebacks, code = output_of(process).count(b"Traceback"), stop(process)
+        cpu.append(_cpu_seconds())  # with storescu's, and without storescp's, which has not ended
         objects = len(list(peer.folder.iterdir()))
     finally:
         peer.signal(9)
@@ -66,8 +72,9 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
     fifth = max(1, len(memory) // 5)
     early, late = median(memory[fifth : 2 * fifth] or memory), median(memory[-fifth:])
     growth, ratio = late / early - 1, node / batch
-    facts = {"images": images, "pixels": list(SHAPE), "objects": objects, "sent_exit_code": sent, "exit_code": code}
+    facts = {"images": images, "pictures": PICTURES, "objects": objects, "sent_exit_code": sent, "exit_code": code}
     facts |= {"batch_seconds": round(batch, 1), "node_seconds": round(node, 1), "received_after": round(received, 1)}
+    facts |= {"batch_cpu_seconds": round(cpu[1] - cpu[0], 1), "node_cpu_seconds": round(cpu[2] - cpu[1], 1)}
     facts |= {"ratio": round(ratio, 3), "memory_mib": [round(early), round(late)], "growth": round(growth, 4)}
     facts["load_average"] = [round(load, 1) for load in loads]  # before the batch, between, at the end
     facts |= {"memory_samples": len(memory), "tracebacks": tracebacks}
@@ -76,16 +83,15 @@ def carry_load(folder: Path, models: Path, images: int) -> Record:
 
 
 def _make_files(folder: Path, count: int) -> None:
-    """Pictures with a dark oval in speckle, each another; ten of a study."""
-    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    """Phantom pictures, a hundred different ones, each many times under new UIDs; ten of a study."""
+    counts = {"benign": PICTURES // 2, "malignant": PICTURES - PICTURES // 2}
+    make_phantom(folder.with_name("phantom"), counts=counts, size_range=SIZES)
+    pictures = [np.asarray(Image.open(path)) for path in sorted(folder.with_name("phantom").rglob("*).png"))]
     study = ""
     for number in range(count):
-        random = np.random.default_rng(number)
         study = generate_uid() if number % PER_STUDY == 0 else study
-        centre, radii = random.uniform((150, 200), (300, 440)), random.uniform(40, 120, 2)
-        pixels = random.integers(90, 190, SHAPE)
-        pixels[((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2 < 1] //= 4
-        scan = ultrasound(pixels.astype(np.uint8), StudyInstanceUID=study, InstanceNumber=number % PER_STUDY + 1)
+        pixels = pictures[number % PICTURES]
+        scan = ultrasound(pixels, StudyInstanceUID=study, InstanceNumber=number % PER_STUDY + 1)
         save(scan, folder / f"{number:06d}.dcm")
 
 
@@ -104,9 +110,16 @@ def _left(queue: Path, images: int) -> int:
     return images - ask(queue, "select count(*) from images") + undelivered(queue)
 
 
+def _cpu_seconds() -> float:
+    """Of all children that have ended, and theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def _sample(pid: int, memory: list[float], ended: threading.Event) -> None:
-    """Resident memory in MiB, every half second."""
+    """Resident memory in MiB of a process and its children together, every half second."""
     while not ended.wait(0.5):
         with contextlib.suppress(OSError, IndexError, ValueError):
-            status = Path(f"/proc/{pid}/status").read_text()
-            memory.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            statuses = [Path(f"/proc/{each}/status").read_text() for each in (pid, *children)]
+            memory.append(sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) / 1024)

@@ -22,9 +22,11 @@ import argparse
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -71,12 +73,12 @@ def main(argv: list[str] | None = None) -> int:
     outcomes, computed_by = _start(options, inputs, outputs)
     summary = Summary(passed_over, computed_by)
     try:
-        with tqdm(total=len(inputs), desc="predicting", unit="file", disable=len(inputs) < 2) as bar:
+        with tqdm(total=len(inputs), desc="predicting", unit="file", disable=len(inputs) < 2) as bar, _Lines() as lines:
             for outcome in outcomes:
                 summary.add(outcome)
                 bar.update(outcome.ends_file)
                 if line := outcome.line():
-                    tqdm.write(line, file=sys.stderr if outcome.finding is None else sys.stdout)
+                    lines.add(line, sys.stderr if outcome.finding is None else sys.stdout)
     except KeyboardInterrupt:
         kept = f"; {len(summary.names)} are done and kept: the same command goes on" if options.output else ""
         print(f"\ninterrupted{kept}", file=sys.stderr)
@@ -93,6 +95,37 @@ def main(argv: list[str] | None = None) -> int:
     if not summary.usable:
         raise UserError("no image could be used; see the lines above")
     return SOME_CASES_FAILED if summary.skipped or summary.unusable else 0
+
+
+class _Lines:
+    """Lines above a progress bar, several at once: clearing and drawing the bar for each takes milliseconds."""
+
+    WAIT = 0.1
+    """Seconds until they are shown, which nobody notices."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, TextIO]] = []
+        self._shown = 0.0
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._show()
+
+    def add(self, line: str, file: TextIO) -> None:
+        """Show a line, now or soon."""
+        self._waiting.append((line, file))
+        if time.monotonic() - self._shown >= self.WAIT:
+            self._show()
+
+    def _show(self) -> None:
+        from tqdm import tqdm
+
+        for file, lines in groupby(self._waiting, key=lambda entry: entry[1]):
+            tqdm.write("\n".join(line for line, _ in lines), file=file)
+        self._waiting.clear()
+        self._shown = time.monotonic()
 
 
 def _no_flip(computed_by: dict[str, Any]) -> list[str]:

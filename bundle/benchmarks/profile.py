@@ -27,6 +27,8 @@ SHOWN = 12
 """Places of each command that are named; what the others take is one sum."""
 
 IMPORTS, ELSEWHERE = "imports", "outside this bundle's code"
+_WAITING = re.compile(r"_worker \(.*concurrent/futures/thread\.py:\d+\)|(?:\S+\.)?wait \(.*threading\.py:\d+\)")
+"""Innermost frames of threads that wait for work, for another thread, or for their time: py-spy cannot tell."""
 _FRAME = re.compile(r"(?P<function>\S+) \((?:.*/)?(?P<file>(?:bundle|scripts)/[\w/]+\.py):\d+\)")
 
 
@@ -74,7 +76,7 @@ def measure_profile(
 ) -> dict[str, Any]:
     """Run commands under py-spy, and count in which of our functions they were seen at work.
 
-    A thread that waits, as for a network that another library computes in threads of its own, is not at work.
+    A thread that waits is not at work; one that computes a network is, in the function that calls it.
 
     Args:
         only: names of `works`; none for all.
@@ -122,12 +124,13 @@ def count_places(stacks: Iterable[str]) -> Counter[str]:
 
     Returns:
         "path function" -> count; what a module does while it is imported is `IMPORTS`, and a stack without a frame of
-        ours `ELSEWHERE`.
+        ours `ELSEWHERE`. Threads that wait do not count.
     """
     counts: Counter[str] = Counter()
     for line in stacks:
         stack, _, count = line.strip().rpartition(" ")
-        counts[_place(stack)] += int(count or 0)
+        if not _WAITING.fullmatch(stack.rpartition(";")[2]):
+            counts[_place(stack)] += int(count or 0)
     return counts
 
 

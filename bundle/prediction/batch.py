@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -164,11 +165,11 @@ class _Case:
     ends_file: bool = True
     upcoming: Sequence[int] = ()
 
-    @property
+    @cached_property
     def name(self) -> str:
         return printable(output_name(self.file.path, self.file.folder, self.frame).as_posix())
 
-    @property
+    @cached_property
     def source(self) -> str:
         return printable(Path(split_frame(self.file.path)[0]).relative_to(self.file.folder).as_posix())
 

@@ -21,6 +21,8 @@ STACKS = "\n".join(
         f"{_MAIN};read (/far/away/bundle/readers/image.py:5) 10",
         "<module> (scripts/predict.py:10);<module> (bundle/outputs/case.py:1);_load (<frozen importlib>:1) 50",
         "_bootstrap (threading.py:1);run (concurrent/futures/thread.py:7) 10",
+        "_bootstrap (threading.py:1);_worker (concurrent/futures/thread.py:69) 500",
+        f"{_MAIN};Future.result (concurrent/futures/_base.py:428);Condition.wait (threading.py:295) 500",
     ]
 )
 """What py-spy writes, with a file in another folder."""

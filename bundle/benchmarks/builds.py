@@ -67,7 +67,7 @@ def _search(output: Path) -> dict[str, Any]:
 
 
 _PYTHON = "{venv}/bin/python"
-PICTURES, ARCHIVE = 100, 1000
+PICTURES, ARCHIVE = 500, 1000
 SIZES = ((400, 560), (500, 760))  # heights and widths, about BUSI's
 LARGE = ("predict", "small", "plain", "external", "shipped")
 """Items that need `PICTURES`."""

@@ -17,7 +17,7 @@ import warm
 from PIL import Image
 
 from bundle.prediction import Predictor
-from scripts.predict import main
+from scripts.predict import _Lines, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -158,3 +158,13 @@ def test_an_output_among_the_images_is_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert "lies inside" in line
     assert not (images / "out").exists()
+
+
+def test_lines_above_the_bar_keep_their_order_and_streams_and_none_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    with _Lines() as lines:
+        for number in range(6):
+            lines.add(f"line {number}", sys.stderr if number == 3 else sys.stdout)
+            assert number or "line 0" in capsys.readouterr().out  # the first at once
+    shown = capsys.readouterr()
+    assert shown.out.split("\n") == ["line 1", "line 2", "line 4", "line 5", ""]
+    assert shown.err.split("\n") == ["line 3", ""]

@@ -77,7 +77,8 @@ def _seen(name: str, tries: Sequence[dict[str, Any]]) -> str:
         kills, images, once, lost, doubled = (
             sum(record[key] for record in tries) for key in ("kills", "images", "answered_once", "lost", "doubled")
         )
-        states = ", ".join(f"{state} {count}" for state, count in tries[0]["killed_while"].items())
+        killed = sum((Counter(record["killed_while"]) for record in tries), Counter())
+        states = ", ".join(f"{state} {count}" for state, count in killed.items())
         return (
             f"{kills} kills: {once} of {images} images answered exactly once, {lost} lost, {doubled} doubled; {states}"
         )

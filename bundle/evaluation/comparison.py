@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from bundle.data.cases import DIAGNOSES
 from bundle.errors import InputError
@@ -115,8 +115,8 @@ def compare_auroc(
     if variance <= 0:
         return Difference(estimate, math.nan, math.nan, math.nan)
     error = math.sqrt(variance)
-    reach = float(norm.ppf((1 + level) / 2)) * error
-    return Difference(estimate, estimate - reach, estimate + reach, float(2 * norm.sf(abs(estimate) / error)))
+    reach = float(ndtri((1 + level) / 2)) * error
+    return Difference(estimate, estimate - reach, estimate + reach, float(2 * ndtr(-abs(estimate) / error)))
 
 
 def _components(truth: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:

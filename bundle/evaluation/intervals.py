@@ -207,7 +207,7 @@ def _interval(estimate: float, samples: np.ndarray, without: np.ndarray, level: 
         without: the statistic without each group in turn (jackknife).
         level: of the interval.
     """
-    from scipy.stats import norm, t  # half a second to import, and whoever predicts draws no interval
+    from scipy.special import ndtr, ndtri, stdtrit  # here alone: whoever predicts draws no interval
 
     defined, left = samples[np.isfinite(samples)], without[np.isfinite(without)]
     # What never varies, such as one group drawn again and again, would claim certainty.
@@ -220,20 +220,18 @@ def _interval(estimate: float, samples: np.ndarray, without: np.ndarray, level: 
     skew = float((influence**3).sum()) / (6 * power**1.5) if some else 0.0
     kurtosis = float((influence**4).mean()) / (power / left.size) ** 2 if some else 3.0
     freedom = min(max(2 * without.size / max(kurtosis - 1, 1e-6), 2.0), without.size) - 1
-    widened = math.sqrt((freedom + 1) / freedom) * float(t.ppf((1 + level) / 2, freedom))
+    widened = math.sqrt((freedom + 1) / freedom) * float(stdtrit(freedom, (1 + level) / 2))
     at_most = ((defined < estimate).mean() + (defined <= estimate).mean()) / 2  # ties count half
-    bias = float(norm.ppf(min(max(at_most, 1 / defined.size), 1 - 1 / defined.size)))
+    bias = float(ndtri(min(max(at_most, 1 / defined.size), 1 - 1 / defined.size)))
     ends = []
     for z in (bias - widened, bias + widened):
         # Beyond 1 the acceleration's formula turns round; so skewed a statistic keeps its outermost sample.
         ends.append(bias + z / (1 - skew * z) if skew * z < 1 else math.copysign(math.inf, z))
-    low, high = np.quantile(defined, norm.cdf(ends))
+    low, high = np.quantile(defined, ndtr(ends))
     return Interval(float(estimate), float(low), float(high))
 
 
 def _exact_interval(estimate: float, trials: int, level: float) -> Interval:
     """Return the Clopper-Pearson interval of a rate of 0 or 1."""
-    from scipy.stats import beta
-
-    bound = float(beta.ppf((1 - level) / 2, trials, 1))  # the lower one of "all of them"
+    bound = ((1 - level) / 2) ** (1 / trials)  # the lower one of "all of them"; scipy.stats takes a second to import
     return Interval(1.0, bound, 1.0) if estimate == 1 else Interval(0.0, 0.0, 1 - bound)

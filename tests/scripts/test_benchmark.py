@@ -16,7 +16,7 @@ from bundle.benchmarks import training as benchmark
 from scripts import benchmark as script
 from scripts.benchmark import main
 
-BY_NAME = {"builds", "nnunet", "prices"}  # which need a second build, an environment, weights of a split
+BY_NAME = {"builds", "nnunet", "prices", "profile"}  # which need more than a quick look can give
 SMALL = ["--quick", "--spatial_size", "32", "48", "--filters", "4", "8", "--batch_size", "2"]
 
 

@@ -122,6 +122,7 @@ class PredictingProcess:
                 self._died()
             while True:
                 kind, content = self._read()
+                whole = kind != PREDICTED  # whatever else it says, it waits for the next job
                 if kind == ENDED:
                     break
                 if kind == BAD:
@@ -130,7 +131,6 @@ class PredictingProcess:
                     raise RuntimeError(content)
                 answers = tuple(Answer(**answer) for answer in content.pop("answers"))
                 yield Predicted(content["uid"], tuple(content["cases"]), answers, content["reason"])
-            whole = True
         finally:
             if not whole:
                 self._kill()
@@ -189,8 +189,3 @@ class PredictingProcess:
             return
         process.kill()
         process.wait()
-
-
-def tell(kind: str, content: Any, output: IO[str]) -> None:
-    """Write a message of the process."""
-    print(json.dumps([kind, content]), file=output, flush=True)

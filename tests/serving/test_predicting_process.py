@@ -84,6 +84,19 @@ def test_left_before_its_end_it_is_ended_and_a_stop_ends_it_for_good(
         list(process.predict(job))
 
 
+def test_a_disk_that_takes_nothing_is_told_and_needs_no_other_process(
+    process: PredictingProcess, tmp_path: Path
+) -> None:
+    job, pid = _received(tmp_path, scan(1)), _pid(process)
+    (tmp_path / "answers").write_text("no folder")
+    with pytest.raises(InputError):
+        list(process.predict(job))
+    (tmp_path / "answers").unlink()
+    (predicted,) = process.predict(job)
+    assert len(predicted.answers) == 2
+    assert _pid(process) == pid
+
+
 def test_a_node_whose_predicting_process_dies_answers_each_image_once(
     process: PredictingProcess, start_node: Callable[..., Node], archive: Archive
 ) -> None:

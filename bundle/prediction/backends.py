@@ -2,8 +2,8 @@
 """Run a network by another engine than PyTorch: ONNX Runtime or OpenVINO, on the CPU.
 
 A network is converted once, from weights whose sha256 was checked, and its ONNX form kept in the user's cache folder
-(`bundle.prediction.converted`). Both engines read that form; OpenVINO's own converter is passed over since it reports
-its use over the network.
+(`bundle.prediction.converted`). Both engines read that form. OpenVINO is imported without the package by which it
+reports to Google Analytics that it was imported, and each conversion by its own converter.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -140,6 +141,7 @@ def _onnxruntime(model: bytes, amp: bool) -> _Run:
 def _openvino_core() -> Any:
     """The one core of the process. Each sets the stack that signal handlers run on and puts the former one back when it
     goes; two that go in the order they came leave a stack that is gone, and the next signal, such as Ctrl-C, kills."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
     import openvino
 
     return openvino.Core()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -207,3 +208,27 @@ def test_a_signal_after_networks_are_gone_kills_nothing(backend: str, root: Path
     result = warm.run(command, root, {**os.environ, "PYTHONPATH": str(root)})
     # In a forked process the handler is seen to run twice now and then; that it runs and nothing dies is the claim.
     assert (result.returncode, set(result.stdout.split())) == (0, {"handled"}), result.stderr
+
+
+_IMPORTS_OPENVINO = """
+import sys
+from pathlib import Path
+from bundle.prediction import backends
+backends._openvino_core()
+assert "openvino" in sys.modules
+assert sys.modules["openvino_telemetry"] is None
+print([path.name for path in Path.home().iterdir()])
+"""
+
+
+def test_openvino_does_not_report_that_it_was_imported(root: Path, tmp_path: Path) -> None:
+    _skip_without("openvino")
+    result = subprocess.run(
+        [sys.executable, "-c", _IMPORTS_OPENVINO],
+        cwd=root,
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},  # none of the names by which it would know CI
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr  # no id of its user is left

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -82,6 +81,13 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""
-        # Not by `asdict`, which would copy the maps as well.
-        content = copy.deepcopy({item.name: getattr(self, item.name) for item in fields(self) if item.name not in MAPS})
+        # Not by `asdict`, which would copy the maps as well, and takes ten times as long.
+        content = {item.name: _copy(getattr(self, item.name)) for item in fields(self) if item.name not in MAPS}
         return {"schema_version": SCHEMA_VERSION, **content, "notice": NOT_A_DEVICE}
+
+
+def _copy(value: Any) -> Any:
+    """A copy of plain values in dicts and lists."""
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value

@@ -33,8 +33,8 @@ def measure_inference(
     models: str | os.PathLike[str],
     *,
     backends: Sequence[str] = BACKENDS,
-    images: int = 24,
-    rounds: int = 7,
+    images: int = 96,
+    rounds: int = 5,
     sizes: tuple[tuple[int, int], tuple[int, int]] = SIZES,
 ) -> dict[str, Any]:
     """Time every backend in turns on the CPU, image by image, so that a drift of the machine hits all of them.
@@ -47,7 +47,7 @@ def measure_inference(
     Args:
         models: folder of the weights.
         backends: to try; those that are not installed are left out, and listed.
-        images: synthetic images per round.
+        images: synthetic images per round; of a few, the start and the end of the pipeline take a part.
         rounds: that count.
         sizes: (lowest, highest) of their heights and widths.
 

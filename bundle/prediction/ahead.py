@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from bundle.prediction.backends import images_at_once
+from bundle.prediction.backends import images_at_work
 from bundle.prediction.predictor import Predictor
 
 THREADS, AHEAD = 2, 4
@@ -44,15 +44,16 @@ def read_ahead(
 
 
 def at_once(predictor: Predictor, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Map a function that calls the predictor, or its networks, over items, in order, in the threads that torch has.
+    """Map a function that calls the predictor, or its networks, over items, in order, `images_at_work` at once.
 
     Two images on a thread each take less time than one after the other on two, which wait for each other at the end of
     every layer, and idle while there is no network to run. Where the predictor is not `concurrent`, one image at a time
     has all threads.
     """
     threads = torch.get_num_threads()
-    workers = images_at_once() if predictor.concurrent else 1
+    workers = images_at_work(predictor.backend) if predictor.concurrent else 1
+    each = max(1, threads // workers)
     try:
-        yield from read_ahead(function, items, workers, 2 * workers, lambda: torch.set_num_threads(threads // workers))
+        yield from read_ahead(function, items, workers, 2 * workers, lambda: torch.set_num_threads(each))
     finally:
         torch.set_num_threads(threads)  # which every thread to come starts with

@@ -23,7 +23,8 @@ from bundle.errors import UserError
 from bundle.prediction.converted import converted
 
 MAX_WORKERS = 8
-"""Images that are predicted at once, at most: what is Python in it, an eighth or so, is done for one at a time."""
+"""Images whose networks are computed at once, at most: what is Python in it, an eighth or so, is done for one at a
+time."""
 
 TORCH, AUTO = "torch", "auto"
 FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")
@@ -119,8 +120,14 @@ def fastest_first(on_cpu: bool, explain: bool) -> tuple[str, ...]:
 
 
 def images_at_once() -> int:
-    """How many images a CPU predicts at once: as many as torch has threads, up to `MAX_WORKERS`."""
+    """For how many images a CPU computes networks at once: as many as torch has threads, up to `MAX_WORKERS`."""
     return min(torch.get_num_threads(), MAX_WORKERS)
+
+
+def images_at_work(backend: str) -> int:
+    """How many images are in work at once: as many, or with OpenVINO, whose networks are computed by threads of its own
+    and wait for them, twice as many, so that those threads do not wait while an image is in Python."""
+    return images_at_once() * (2 if backend == "openvino" else 1)
 
 
 def _onnxruntime(model: bytes, amp: bool) -> _Run:

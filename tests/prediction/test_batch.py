@@ -46,6 +46,7 @@ class QuickPredictor:
     classifier = SimpleNamespace(explain=None)
     computed_by = MappingProxyType({"backend": "none", "precision": "float32", "flip": True})
     concurrent = True
+    backend = "none"
 
     def predict(self, image: UltrasoundImage) -> Finding:
         mask = np.zeros(image.pixels.shape, bool)

@@ -75,6 +75,8 @@ def _of_loop(options: argparse.Namespace) -> dict[str, Any]:
     if options.precision:
         overrides["train#inferer#amp"] = options.precision == "bfloat16"
     counts = {"rounds": 2, "iterations": 3} if options.quick else {}
+    if options.iterations:
+        counts["iterations"] = options.iterations
     return {"dataset_dir": options.dataset_dir, "overrides": overrides, **counts}
 
 

@@ -57,6 +57,11 @@ def _add_training(commands: _Commands, common: argparse.ArgumentParser, quick: a
     loop = argparse.ArgumentParser(add_help=False)
     loop.add_argument("--dataset_dir", type=Path, help="default: a small synthetic phantom, made for the run")
     loop.add_argument("--precision", choices=PRECISIONS, help="default: bfloat16 where the machine is fast in it")
+    loop.add_argument(
+        "--iterations",
+        type=_positive,
+        help="of an epoch, whose end saves a checkpoint; default: 12, as BUSI's 15 %% has; BUSI and BUS-BRA have 153",
+    )
     parents = [common, quick, recipe, loop]
     commands.add_parser(
         "training", parents=parents, help="images per second of the training loop and of the bare network"

@@ -27,7 +27,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["training", *SMALL, "--threads", "1", "--output", "result.json"]) == 0
+        assert main(["training", *SMALL, "--threads", "1", "--iterations", "2", "--output", "result.json"]) == 0
     torch.set_num_threads(threads)
     return {**json.loads((folder / "result.json").read_text()), "left": [path.name for path in folder.iterdir()]}
 
@@ -47,6 +47,7 @@ def test_options_reach_the_network_and_the_batch(measured: dict[str, Any]) -> No
     settings = measured["settings"]
     assert settings["spatial_size"] == [32, 48]
     assert (settings["filters"], settings["batch_size"], settings["threads"]) == ([4, 8], 2, 1)
+    assert settings["iterations_per_round"] == 2
     assert settings["parameters"] < 100_000
     assert measured["provenance"]["device"] == "CPU, 1 threads" or torch.cuda.is_available()
 

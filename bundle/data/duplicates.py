@@ -7,17 +7,20 @@ of images; each proposal is then aligned and measured (`bundle.data.alignment`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
+import cv2
 import imagehash
 import numpy as np
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from bundle.data.alignment import MIN_POINTS, Likeness, compare, read_details, read_scene
@@ -142,6 +145,7 @@ def _judge(like: Likeness, mirror: bool, bits: int) -> tuple[float, str] | None:
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str, unit: str) -> list[Result]:
     results: list[Result] = []
     with (
+        _one_thread_each(),
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         tqdm(total=len(items), desc=title, unit=unit, disable=None) as bar,
     ):
@@ -151,6 +155,18 @@ def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], title
                 results.append(result)
                 bar.update()
     return results
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """OpenCV and BLAS start no threads of their own within ours, where they would wait for each other."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _hash(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,14 +8,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from scipy.ndimage import gaussian_filter, map_coordinates
+from threadpoolctl import threadpool_info
 
 from bundle.data.cases import Case
 from bundle.data.check import check_dataset
-from bundle.data.duplicates import find_pairs, group_near_duplicates
+from bundle.data.duplicates import _in_threads, find_pairs, group_near_duplicates
 from bundle.data.phantom import make_phantom
 
 
@@ -83,6 +85,17 @@ def test_pictures_without_content_stay_alone(tmp_path: Path) -> None:
     pictures = {f"{grey}.png": Image.new("L", (80, 60), grey) for grey in (0, 90, 255)}
     pictures["tiny.png"] = Image.new("L", (1, 1), 9)
     assert len(set(group_near_duplicates(_cases(tmp_path, pictures), tmp_path).values())) == 4
+
+
+def test_libraries_start_no_threads_within_the_threads_that_compare() -> None:
+    before, blas = cv2.getNumThreads(), threadpool_info()
+    seen = _in_threads(lambda _: (cv2.getNumThreads(), _blas_threads()), range(8), "Looking", "time")
+    assert {(1, (1,))} == set(seen)
+    assert (cv2.getNumThreads(), threadpool_info()) == (before, blas)
+
+
+def _blas_threads() -> tuple[int, ...]:
+    return tuple({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
 
 
 def test_one_picture_or_none_needs_no_pair(tmp_path: Path) -> None:

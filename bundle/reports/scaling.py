@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/scaling.md, by the records of scripts/benchmark.py: speeds, this build beside a former one, and
-what each option costs."""
+"""The tables of docs/scaling.md, by the records of scripts/benchmark.py: speeds, this build beside a former one, what
+was aimed at, where the time goes and what each option costs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from bundle.errors import InputError
 from bundle.files import read_json
+from bundle.reports.aims import tabulate_aims
 from bundle.reports.markdown import cell, fill_block, number, size
 
 PAGE = "scaling.md"
@@ -39,6 +40,7 @@ def render_scaling(docs: str | os.PathLike[str]) -> dict[str, str]:
     for mark, table in (
         ("speeds", _speeds(results)),
         ("builds", _builds(results)),
+        ("aims", tabulate_aims(results)),
         ("prices", _prices(read_record(prices, _PRICES)) if prices.is_file() else ""),
         ("profile", _profile(read_record(profile, _PROFILE)) if profile.is_file() else ""),
     ):

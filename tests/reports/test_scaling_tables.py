@@ -19,7 +19,7 @@ LOOP = {"settings": NETWORK, "bare_images_per_second": 20.0, "loop_images_per_se
 def _docs(folder: Path, **records: Any) -> Path:
     (folder / "results").mkdir(parents=True)
     blocks = "<!-- prices -->\nNot recorded yet.\n<!-- /prices -->\n"
-    blocks += "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("profile", "speeds", "builds"))
+    blocks += "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("profile", "aims", "speeds", "builds"))
     (folder / "scaling.md").write_text(f"before\n{blocks}after\n")
     for name, record in records.items():
         (folder / "results" / f"benchmark_{name}.json").write_text(json.dumps(record))
@@ -78,6 +78,37 @@ def test_a_former_build_stands_beside_this_one_in_seconds_memory_and_cpu(tmp_pat
     assert "| [1000 images, s](runs.md#benchmark_prediction) | 120.00 | 40.00 | 0.33 |" in page
     assert "among 9999 images, peak memory, GiB](runs.md#benchmark_duplicates) | 8.80 | 1.10 | 0.12 |" in page
     assert "among 9999 images, CPU ms per image](runs.md#benchmark_duplicates) | 200 | 100 | 0.50 |" in page
+
+
+def test_an_aim_stands_beside_what_was_reached_and_whether_that_meets_it(tmp_path: Path) -> None:
+    prediction = {
+        "runs": [
+            {"name": "predict", "about": "a", "former_seconds": 120.0, "current_seconds": 40.0},
+            {"name": "external", "about": "b", "former_seconds": 100.0, "current_seconds": 50.0},
+        ],
+        "rounds": {"predict": {"former": [{}], "current": [{}]}, "external": {"former": [{}], "current": [{}]}},
+    }
+    few = {"images": 1250, "cpu_seconds": 125.0, "peak_memory_gib": 0.7}
+    many = {"images": 10000, "cpu_seconds": 1200.0, "peak_memory_gib": 1.9}
+    builds = {"former": [{"search": [few, many]}], "current": [{"search": [few, many]}]}
+    duplicates = {"runs": [{"name": "duplicates", "about": "c"}], "rounds": {"duplicates": builds}}
+    loop = {**LOOP, "ratio": 0.97}
+    page = render_scaling(
+        _docs(
+            tmp_path,
+            prediction=prediction,
+            duplicates=duplicates,
+            training=LOOP | {"ratio": 0.9},
+            training_float32=loop,
+        )
+    )["scaling.md"]
+    assert "| `predict.py`, default outputs, × the former build | ≥ 2.00 | 3.00 | yes |" in page
+    assert "| `evaluate_external.py`, × the former build | ≥ 3.00 | 2.00 | no |" in page
+    assert "peak memory, GiB | ≤ 1.80 | 1.90 | no |" in page
+    assert "| CPU per image there, of that among the fewest | ≤ 1.10 | 1.20 | no |" in page
+    assert "| training loop, of its bare network's rate, by precision | ≥ 0.95 | 0.90 to 0.97 | in part |" in page
+    assert "--small" not in page
+    assert "dictionary" not in page
 
 
 def test_a_profile_names_where_the_time_of_each_command_goes(tmp_path: Path) -> None:

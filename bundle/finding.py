@@ -81,7 +81,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The finding without its maps, for JSON and tables."""
-        # Not by `asdict`, which would copy the maps as well, and takes ten times as long.
+        # Not by `asdict`, which would copy the maps as well, nor by `deepcopy`, which looks for more than plain values.
         content = {item.name: _copy(getattr(self, item.name)) for item in fields(self) if item.name not in MAPS}
         return {"schema_version": SCHEMA_VERSION, **content, "notice": NOT_A_DEVICE}
 

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # `import openvino`, without a conversion and without a question, reports itself: it makes an id of its user in
 # ~/intel/openvino_ga_cid, and sends an event with it to www.google-analytics.com from a process that it forks. A program
-# that only computes with OpenVINO, in a hospital say, calls out at every start. OpenVINO's converter asks for consent in
-# its documentation alone; what imports it can keep quiet by `opt_in_out --opt_out` for one user, or for a program by
-# letting `import openvino_telemetry` fail (None in sys.modules), for which OpenVINO has a stub.
+# that only computes with OpenVINO, in a hospital say, calls out at every start. It keeps quiet after `opt_in_out
+# --opt_out` for one user, or for a program that lets `import openvino_telemetry` fail (None in sys.modules), for which
+# OpenVINO has a stub.
 # Seen with openvino 2026.4.1 and openvino-telemetry 2025.2.0, Python 3.11, Linux (Google's name is not resolved here,
 # only noted):
 #     import openvino: asks for ['www.google-analytics.com'], leaves ['openvino_ga_cid', 'stats'] in ~/intel
-#     the same without openvino_telemetry: asks for [], leaves []
+#     the same without openvino_telemetry: asks for [], leaves [] in ~/intel
 # Ends with 0 while that is so, with 1 where it has changed. Needs python3 with venv, and PyPI.
 set -eu
 folder=$(mktemp -d)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bundle.files import read_json
 from bundle.reports.markdown import number
@@ -14,22 +14,22 @@ _Records = Mapping[str, Any]
 
 
 class _Aim(NamedTuple):
-    """One aim: in words; how it reads in the table; whether more is better; the records that tell; their values."""
+    """One aim: in words; at least or at most so much; the records that tell, and what they reached; decimals."""
 
     about: str
+    bound: Literal["≥", "≤"]
     aim: float
-    more: bool
     records: tuple[str, ...]
     reached: Callable[[_Records], Sequence[float]]
     digits: int = 2
 
 
 def _faster(item: str) -> Callable[[_Records], Sequence[float]]:
-    return lambda records: [_of(records["prediction"], item)["former_seconds"] / _current(records, item)]
+    def reached(records: _Records) -> list[float]:
+        run = _of(records["prediction"], item)
+        return [run["former_seconds"] / run["current_seconds"]]
 
-
-def _current(records: _Records, item: str) -> float:
-    return float(_of(records["prediction"], item)["current_seconds"])
+    return reached
 
 
 def _of(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -49,50 +49,50 @@ def _growth(records: _Records) -> list[float]:
 
 _BACKENDS = "share of the networks' own rate, several at once, that the pipeline without outputs reaches, by backend"
 _AIMS = (
-    _Aim("`predict.py`, default outputs, × the former build", 2.0, True, ("prediction",), _faster("predict")),
-    _Aim("`predict.py --small`, × the former build", 3.0, True, ("prediction",), _faster("small")),
-    _Aim("`evaluate_external.py`, × the former build", 3.0, True, ("prediction",), _faster("external")),
+    _Aim("`predict.py`, default outputs, × the former build", "≥", 2.0, ("prediction",), _faster("predict")),
+    _Aim("`predict.py --small`, × the former build", "≥", 3.0, ("prediction",), _faster("small")),
+    _Aim("`evaluate_external.py`, × the former build", "≥", 3.0, ("prediction",), _faster("external")),
     _Aim(
         "first finding from a cold start, of the former build's time",
+        "≤",
         0.4,
-        False,
         ("builds",),
         lambda records: [_of(records["builds"], "cold")["ratio"]],
     ),
     _Aim(
         _BACKENDS,
+        "≥",
         0.85,
-        True,
         ("inference",),
         lambda records: [run["share_at_once"] for run in records["inference"]["runs"]],
     ),
     _Aim(
         "CPU ms an image outside networks and decoder, by backend",
+        "≤",
         4.0,
-        False,
         ("inference",),
         lambda records: [run["outside_cpu_ms"] for run in records["inference"]["runs"]],
         1,
     ),
     _Aim(
         "near duplicates among the most images, peak memory, GiB",
+        "≤",
         1.8,
-        False,
         ("duplicates",),
         lambda records: [_searches(records)[-1]["peak_memory_gib"]],
     ),
-    _Aim("CPU per image there, of that among the fewest", 1.1, False, ("duplicates",), _growth),
+    _Aim("CPU per image there, of that among the fewest", "≤", 1.1, ("duplicates",), _growth),
     _Aim(
         "training loop, of its bare network's rate, by precision",
+        "≥",
         0.95,
-        True,
         ("training", "training_float32"),
         lambda records: [records[name]["ratio"] for name in ("training", "training_float32")],
     ),
     _Aim(
         "training loop, × that of MONAI's dictionary transforms, by precision",
+        "≥",
         3.0,
-        True,
         ("dictionary", "dictionary_float32"),
         lambda records: [records[name]["ratio"] for name in ("dictionary", "dictionary_float32")],
     ),
@@ -121,7 +121,7 @@ def tabulate_aims(results: Path) -> str:
         told = (
             number(low, aim.digits) if len(values) == 1 else f"{number(low, aim.digits)} to {number(high, aim.digits)}"
         )
-        met = [value >= aim.aim if aim.more else value <= aim.aim for value in values]
+        met = [value >= aim.aim if aim.bound == "≥" else value <= aim.aim for value in values]
         verdict = "yes" if all(met) else "in part" if any(met) else "no"
-        rows.append(f"| {aim.about} | {'≥' if aim.more else '≤'} {number(aim.aim, aim.digits)} | {told} | {verdict} |")
+        rows.append(f"| {aim.about} | {aim.bound} {number(aim.aim, aim.digits)} | {told} | {verdict} |")
     return "\n".join(["| what | aim | reached | met |", "|---|---|---|---|", *rows]) if rows else ""

@@ -60,6 +60,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="PREPARED",
         help="split the cases of this prepared folder anew: nothing is read, checked and grouped again",
     )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="CSV",
+        help="groups.csv of an earlier call, perhaps corrected by hand: its groups are taken, nothing is searched for; "
+        "docs/results/groups_busi_busbra.csv gives the splits of the recorded runs on every machine",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another split; default: %(default)s")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad files out and list them in cases.json")
     parser.add_argument(
@@ -85,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         "--masks", choices=["predicted", "oracle"], default="predicted", help="oracle: ground truth, for comparison"
     )
     options = parser.parse_args(argv)
+    if options.like and options.groups:
+        parser.error("--like keeps the groups of that folder: give it or --groups")
     print_any_text()
     try:
         return _prepare_classifier(parser, options) if options.classifier else _prepare(options)
@@ -108,6 +117,7 @@ def _prepare(options: argparse.Namespace) -> int:
             skip_bad=options.skip_bad,
             conflicts=options.conflicts,
             leave_out=options.leave_out,
+            groups=options.groups,
         )
     print(count_table(output))
     print(f"Written to {output}")

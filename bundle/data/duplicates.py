@@ -103,6 +103,12 @@ def find_pairs(cases: Sequence[Case], dataset_dir: Dataset | Roots) -> list[Pair
     ]
     judged.sort(key=lambda entry: -entry[0])
     pairs = [Pair(min(one, other), max(one, other), evidence) for _, evidence, one, other in judged]
+    return pairs + same_patients(cases)
+
+
+def same_patients(cases: Sequence[Case]) -> list[Pair]:
+    """Each case paired with the one before it of the same patient."""
+    pairs = []
     last_seen: dict[str, int] = {}
     for index, case in enumerate(cases):
         if case.patient is not None:

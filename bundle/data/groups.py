@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of near duplicates: their table, and those that stand in several classes."""
+"""Groups of near duplicates: their table, written and read, and those that stand in several classes."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from bundle.data.cases import UNCLASSED, Case, CaseList
 from bundle.data.check import LEFT_OUT
 from bundle.data.duplicates import Pair
+from bundle.data.tables import read_csv
+from bundle.errors import InputError
 
 
 def group_table(cases: Sequence[Case], pairs: Sequence[Pair]) -> bytes:
@@ -25,6 +29,38 @@ def group_table(cases: Sequence[Case], pairs: Sequence[Pair]) -> bytes:
     for index, case in sorted(enumerate(cases), key=lambda entry: (entry[1].group, entry[1].image)):
         writer.writerow([case.image, case.group, case.label, evidence.get(index, "")])
     return table.getvalue().encode()
+
+
+def read_group_table(file: Path, cases: Sequence[Case]) -> list[Pair]:
+    """The pairs that a groups.csv tells of, in place of a search; its names of groups and its classes do not count.
+
+    Args:
+        file: what `group_table` wrote, here or on another machine, perhaps corrected by hand; "evidence" may lack.
+        cases: each must be named; what the table names besides is passed over.
+
+    Raises:
+        InputError: it is no such table, or a case has no row or no group in it.
+    """
+    table = read_csv(file)
+    table.require("image", "group", mend="give a groups.csv of scripts/prepare_data.py")
+    rows = {row["image"]: row for _, row in table.rows}
+    missing = [case.image for case in cases if not rows.get(case.image, {}).get("group")]
+    if missing:
+        others = f" and {len(missing) - 1} others" if missing[1:] else ""
+        mend = "prepare the folders under the names that they had when the table was written, or group anew without it"
+        raise InputError(file, f"gives no group for {missing[0]}{others}", mend)
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for index, case in enumerate(cases):
+        groups[rows[case.image]["group"]][case.image] = index
+    told, rest = [], []
+    for members in groups.values():
+        first, *later = members.values()
+        rest += [Pair(first, index, f"same group in {file.name}") for index in later]
+        for image, index in members.items():
+            reason, _, other = rows[image].get("evidence", "").partition(": ")
+            if other in members:
+                told.append(Pair(index, members[other], reason))
+    return told + rest
 
 
 def find_conflicts(cases: Sequence[Case]) -> set[str]:

@@ -14,8 +14,8 @@ from bundle.data.changes import Looks, look_at, note_looks, require_current
 from bundle.data.check import list_dataset
 from bundle.data.class_counts import plot_counts
 from bundle.data.datalists import DATALIST, MEND, Datalist, build_datalist, check_no_group_crosses, load_datalist
-from bundle.data.duplicates import find_pairs, group_cases
-from bundle.data.groups import drop_conflicts, group_table
+from bundle.data.duplicates import find_pairs, group_cases, same_patients
+from bundle.data.groups import drop_conflicts, group_table, read_group_table
 from bundle.data.joint import check_datasets
 from bundle.data.patients import patient_salt
 from bundle.data.roots import Dataset, Roots, dataset_folder, dataset_name, find_roots
@@ -51,6 +51,7 @@ def prepare(
     skip_bad: bool = False,
     conflicts: str = "keep",
     leave_out: Collection[str] = (),
+    groups: PathLike | None = None,
 ) -> None:
     """Check, group and split a dataset; write cases.json, groups.csv, class_counts.png and the datalists.
 
@@ -61,11 +62,13 @@ def prepare(
         split: of `datalist_segmentation.json`: training:validation:test, a fold such as "fold 0 of 5", or both, see
             `split_by_name`.
         folds: also write `datalist_segmentation_fold0.json`, …, one per fold of a cross-validation.
-        seed: any integer; the same seed gives the same files on every machine.
+        seed: any integer; the same seed and groups give the same split on every machine.
         skip_bad: leave bad files out and list them in cases.json, instead of raising.
         conflicts: what becomes of groups that stand in several classes: "keep" them, together in one part, or "drop"
             them from the datalists and list them in cases.json as left out.
         leave_out: flags of `bundle.data.cases.FLAGS`; images with one of them are left out and listed likewise.
+        groups: a groups.csv of an earlier call, taken in place of a search: what the search finds of pairs that are
+            hard to tell depends a little on the processor and on what other images are there.
 
     Raises:
         UserError: files are bad, the layout is unknown, conflicts is unknown, or a part of the split would hold no
@@ -77,9 +80,12 @@ def prepare(
     roots, output_dir = find_roots(dataset), Path(output_dir)
     looks = _look_at_all(roots)  # before anything is read
     checked = check_datasets(roots, skip_bad=skip_bad, leave_out=leave_out, salt=lambda: patient_salt(output_dir))
-    pairs = find_pairs(checked.cases, roots)
-    groups = group_cases(checked.cases, pairs)
-    case_list = replace(checked, cases=tuple(replace(case, group=groups[case.image]) for case in checked.cases))
+    if groups is None:
+        pairs = find_pairs(checked.cases, roots)
+    else:
+        pairs = read_group_table(Path(groups), checked.cases) + same_patients(checked.cases)
+    group_of = group_cases(checked.cases, pairs)
+    case_list = replace(checked, cases=tuple(replace(case, group=group_of[case.image]) for case in checked.cases))
     table = group_table(case_list.cases, pairs)
     if conflicts == "drop":
         case_list = drop_conflicts(case_list)

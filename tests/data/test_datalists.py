@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -95,3 +96,27 @@ def test_a_group_that_is_both_unlabelled_and_tested_is_refused() -> None:
     record = {"image": "a.png", "group": "g1"}
     with pytest.raises(UserError, match="group g1"):
         check_no_group_crosses({"test": [record], UNLABELLED: [{**record, "image": "b.png"}]})
+
+
+@pytest.mark.parametrize(
+    ("table", "dataset", "least"), [("groups_busi", "f80fa00a", 30), ("groups_busi_busbra", "4c4e3486", 5)]
+)
+def test_the_tables_of_groups_give_the_splits_of_the_recorded_runs(table: str, dataset: str, least: int) -> None:
+    results = Path(__file__).resolve().parents[2] / "docs" / "results"
+    with open(results / f"{table}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    joint = "BUSBRA" in {row["image"].split("/")[0] for row in rows}
+    cases = tuple(
+        Case(row["image"], (), row["class"], group=row["group"], dataset=row["image"].split("/")[0] if joint else "")
+        for row in rows
+    )
+    checked = 0
+    for path in sorted(results.glob("*.json")):
+        weights = json.loads(path.read_text()).get("weights") or {}
+        if not str(weights.get("dataset_sha256")).startswith(dataset) or "segmenter_sha256" in weights:
+            continue
+        if weights.get("split_sha256"):
+            datalist = build_datalist(CaseList("", "", False, "", cases), weights["split"], weights["split_seed"])
+            assert datalist["split_sha256"] == weights["split_sha256"], path.name
+            checked += 1
+    assert checked >= least

@@ -92,6 +92,44 @@ def test_same_seed_gives_the_same_files(made: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
 
+def test_groups_of_an_earlier_call_are_taken_as_corrected_and_nothing_is_searched_for(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundle.data.prepare.find_pairs", lambda *_: pytest.fail("searched"))
+    prepare(made / "set", tmp_path / "same", split=SPLIT, folds=3, seed=1, groups=made / "out/groups.csv")
+    for name in ("groups.csv", DATALIST, "datalist_segmentation_fold2.json"):
+        assert (tmp_path / "same" / name).read_bytes() == (made / "out" / name).read_bytes()
+    with open(made / "out/groups.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    joined = {"benign/benign (3).png", "malignant/malignant (3).png"}
+    for row in rows:
+        row["group"] = "by hand" if row["image"] in joined else row["group"]
+    with open(tmp_path / "corrected.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    prepare(made / "set", tmp_path / "corrected", split=SPLIT, seed=1, groups=tmp_path / "corrected.csv")
+    cases = read_cases(tmp_path / "corrected" / CASES).cases
+    (group,) = {case.group for case in cases if case.image in joined}
+    assert {case.image for case in cases if case.group == group} == joined
+    with open(tmp_path / "corrected/groups.csv", newline="") as file:
+        reasons = {row["image"]: row["evidence"] for row in csv.DictReader(file)}
+    assert reasons["benign/benign (3).png"] == "same group in corrected.csv: malignant/malignant (3).png"
+
+
+def test_a_patient_is_not_torn_by_a_table_of_groups(tmp_path: Path) -> None:
+    for name in "abcd":
+        Image.effect_noise((48, 48), 50).save(tmp_path / f"{name}.png")
+        Image.new("L", (20, 20), 255).crop((-14, -14, 34, 34)).save(tmp_path / f"{name}_mask.png")
+    lines = [f"{name}.png,{name}_mask.png,benign,{'P1' if name in 'ab' else name}" for name in "abcd"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,mask,label,patient", *lines]))
+    (tmp_path / "groups.csv").write_text("image,group\na.png,1\nb.png,2\nc.png,3\nd.png,4\n")
+    prepare(tmp_path / "manifest.csv", tmp_path / "out", split="1:1:1", groups=tmp_path / "groups.csv")
+    groups = {case.image: case.group for case in read_cases(tmp_path / "out" / CASES).cases}
+    assert groups["a.png"] == groups["b.png"]
+    assert len(set(groups.values())) == 3
+
+
 def test_folds_of_an_earlier_call_do_not_stay(own: Path) -> None:
     prepare(own / "set", own / "out", split=SPLIT, folds=2, seed=1)
     assert sorted(path.name for path in (own / "out").glob("*fold*")) == [

@@ -56,6 +56,23 @@ def test_choices_are_kept_where_the_configs_look_and_a_run_says_so(
     assert "--conflicts drop, --leave-out doppler marks: this run leaves out 2 images" in told
 
 
+def test_groups_come_from_a_table_or_from_a_prepared_folder_not_both(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(dataset), "--split", "2:1:1", "--output"]
+    assert main([*argv, str(tmp_path / "first")]) == 0
+    table = str(tmp_path / "first/groups.csv")
+    assert main([*argv, str(tmp_path / "second"), "--groups", table]) == 0
+    lists = [(tmp_path / name / "datalist_segmentation.json").read_bytes() for name in ("first", "second")]
+    assert lists[0] == lists[1]
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, str(tmp_path / "third"), "--groups", table, "--like", str(tmp_path / "first")])
+    assert caught.value.code == 2
+    assert "give it or --groups" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "third"), "--groups", str(tmp_path / "none.csv")]) == 2
+    assert "none.csv: cannot be read" in capsys.readouterr().err
+
+
 def test_a_run_over_all_images_has_nothing_to_say(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         ensure_prepared(dataset, dataset.parent / "out", split="2:1:1", seed=0)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the work on speed aimed at, beside what the records of scripts/benchmark.py reached, for docs/scaling.md."""
+"""What the work on speed and on the shipped weights aimed at, beside what records reached.
+
+Of speed for docs/scaling.md, of the weights for docs/results.md.
+"""
 
 from __future__ import annotations
 
@@ -99,8 +102,75 @@ _AIMS = (
 )
 
 
+class _WeightAim(NamedTuple):
+    """One aim of the weights: in words; the bound; the record and where its value with its interval stands there."""
+
+    about: str
+    bound: Literal["≥", "≤"]
+    aim: float
+    record: str
+    path: tuple[str, ...]
+    percent: bool = False
+
+
+_BUSI, _BUS_BRA = ("datasets", "Dataset_BUSI_with_GT"), ("datasets", "BUSBRA")
+_JOINT, _JOINT_CLASS = "joint_lite_5folds_seed0", "joint_class_lite_5folds_seed0"
+_WEIGHT_AIMS = (
+    _WeightAim("BUS-BRA, out of fold: Dice (floor 0.87)", "≥", 0.90, _JOINT, (*_BUS_BRA, "lesions", "dice")),
+    _WeightAim("the same, AUROC by patient (floor 0.88)", "≥", 0.92, _JOINT_CLASS, (*_BUS_BRA, "patients", "auroc")),
+    _WeightAim("BUSI, out of fold: AUROC", "≥", 0.94, _JOINT_CLASS, (*_BUSI, "auroc")),
+    _WeightAim("the same, ECE", "≤", 0.04, _JOINT_CLASS, (*_BUSI, "ece")),
+    _WeightAim("the same, presence of a lesion, AUROC", "≥", 0.98, _JOINT, (*_BUSI, "presence", "auroc")),
+    _WeightAim(
+        "the same, normals with an outline, %", "≤", 0.05, _JOINT, (*_BUSI, "normals", "false_positive_rate"), True
+    ),
+    _WeightAim("15 % of BUSI beside BUS-BRA: Dice", "≥", 0.77, "busi_lite_busbra_seed0", ("lesions", "dice")),
+    _WeightAim("the same, pixel accuracy, %", "≥", 0.96, "busi_lite_busbra_seed0", ("lesions", "pixel_accuracy"), True),
+    _WeightAim("BUS-BRA left out: Dice", "≥", 0.80, "left_out_busbra_lite_seed0", ("lesions", "dice")),
+    _WeightAim(
+        "the same, AUROC by patient", "≥", 0.82, "left_out_busbra_class_lite_seed0", (*_BUS_BRA, "patients", "auroc")
+    ),
+    _WeightAim("BUSI left out: Dice", "≥", 0.75, "left_out_busi_lite_seed0", ("lesions", "dice")),
+    _WeightAim("the same, AUROC", "≥", 0.88, "left_out_busi_class_lite_seed0", (*_BUSI, "auroc")),
+    _WeightAim(
+        "calipers moved: outline the same (Dice 0.95), % of lesions", "≥", 0.95, "marks", ("lesions", "same"), True
+    ),
+    _WeightAim(
+        "small network beside its teacher: difference in Dice",
+        "≥",
+        -0.01,
+        "compare_lite_cut",
+        ("scores", "dice", "difference"),
+    ),
+)
+
+
+def tabulate_weight_aims(results: Path) -> str:
+    """A Markdown table with a row per aim of the weights whose record is there; "" where there are none.
+
+    Args:
+        results: folder of the records.
+
+    Raises:
+        InputError: a record is no readable JSON.
+    """
+    rows = []
+    for about, bound, aim, record, path, percent in _WEIGHT_AIMS:
+        file = results / f"{record}.json"
+        if not file.is_file():
+            continue
+        value: Any = read_json(file, "record it again")
+        for key in path:
+            value = value[key]
+        digits, scale = (1, 100) if percent else (3, 1)
+        met = value["estimate"] >= aim if bound == "≥" else value["estimate"] <= aim
+        reached, wanted = number(value, digits, scale), number(aim, 0 if percent else 2, scale)
+        rows.append(f"| [{about}](runs.md#{record}) | {bound} {wanted} | {reached} | {'yes' if met else 'no'} |")
+    return "\n".join(["| what | aim | reached [95 % CI] | met |", "|---|---|---|---|", *rows]) if rows else ""
+
+
 def tabulate_aims(results: Path) -> str:
-    """A Markdown table with a row per aim that records tell of; "" where there are none.
+    """A Markdown table with a row per aim of speed that records tell of; "" where there are none.
 
     Args:
         results: folder of the records.

@@ -16,6 +16,7 @@ from bundle.evaluation.segmentation import MISSED_BELOW
 from bundle.files import read_json
 from bundle.networks.weights import CLASSIFIER, SEGMENTER, read_card, recorded_settings
 from bundle.reports import markdown
+from bundle.reports.aims import tabulate_weight_aims
 from bundle.reports.chain import PAPER_CLASSIFICATION, PAPER_SEGMENTATION
 from bundle.reports.evidence import plan_evidence_figures, read_evidence, summarise_factorial
 from bundle.reports.metadata import render_metadata
@@ -83,6 +84,7 @@ def render_pages(results_dir: PathLike, root: PathLike) -> dict[str, str]:
             file.stat().st_size for file in (weights, weights.with_name(CLASSIFIER)) if file.is_file()
         ),
         "missed_below": MISSED_BELOW,
+        "aims": tabulate_weight_aims(Path(results_dir)),
         "strata": name_strata,
         "elsewhere": [item for card in cards for item in card.get("tested_elsewhere", {}).items()],
         "left_out": cards[1].get("left_out"),

@@ -16,6 +16,9 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS
 # Converted networks are kept from one run to the next, but not among the user's own.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "breast-ultrasound-bundle-tests")
 
+# MLflow reports its use to its makers, from its import on.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
 import pytest
 import warm
 

@@ -38,7 +38,8 @@ def load_teacher(
     if card["split_sha256"] != datalist.get("split_sha256"):
         raise UserError(
             f"{weights}: the teacher was trained on another split, so it may have seen images that its student is "
-            "tested on; give a teacher of this split, or its --split, --split_seed and --prepared_dir"
+            "tested on; give a teacher of this split, or its --split, --split_seed and --prepared_dir, which for the "
+            "shipped ones scripts/prepare_data.py makes with --groups docs/results/groups_busi_busbra.csv"
         )
     if list(card["spatial_size"]) != list(spatial_size):
         raise UserError(

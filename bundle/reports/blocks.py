@@ -28,6 +28,7 @@ def render_blocks(docs: str | os.PathLike[str]) -> dict[str, str]:
     for page, mark, stems, keys, table in (
         ("inputs.md", "grey", ("grey",), _GREY, _grey_table),
         ("datasets.md", "marks", ("marks",), _MARKS, _marks_table),
+        ("datasets.md", "marks-normals", ("marks_normals",), _MARKS, _marks_table),
         ("recalibration.md", "site", ("external_busbra_cards", "external_busbra_site"), _EXTERNAL, _site_table),
     ):
         files = [Path(docs) / "results" / f"{stem}.json" for stem in stems]

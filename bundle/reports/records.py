@@ -24,7 +24,7 @@ BENCHMARK = "benchmark_"  # begins the names of what scripts/benchmark.py wrote
 FUZZ = "fuzz"
 GREY = "grey"  # what scripts/audit_grey.py wrote
 EXAMINATION = "examination_rule"  # what scripts/examination_rule.py wrote
-MARKS = "marks"  # what scripts/audit_marks.py wrote
+MARKS = "marks"  # names of what scripts/audit_marks.py wrote begin with it
 RECALIBRATION = "recalibration"  # the site file that docs/recalibration.md quotes, without its images
 SCORES = ("dice", "iou", "hd95", "pixel_accuracy", "background_accuracy", "missed")
 _METRICS = ("synthetic", "threshold", "intervals", "lesions", "classes", "normals", "weights", "provenance")
@@ -192,7 +192,11 @@ def read_records(results_dir: PathLike) -> Records:
                 keys, again = (*keys, "rounds"), "builds --only duplicates"
             _require(file, content, keys, f"run scripts/benchmark.py {again} again")
             records.benchmarks[kind] = content
-        elif kind_of(content) or file.stem in (FUZZ, GREY, MARKS, RECALIBRATION, TOOLS, CINES, EXAMINATION):
+        elif (
+            kind_of(content)
+            or file.stem.startswith(MARKS)
+            or file.stem in (FUZZ, GREY, RECALIBRATION, TOOLS, CINES, EXAMINATION)
+        ):
             records.others.append({**content, "dataset_name": read.get("name")})
         elif content.get("task") == CLASSIFICATION:
             _require(file, content, ("title", "recipe", "row", "note", *_CLASS_METRICS), _MEND)

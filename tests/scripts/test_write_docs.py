@@ -114,7 +114,9 @@ def test_the_results_page_is_short_and_links_each_run(root: Path) -> None:
     elsewhere = {
         name
         for name in records
-        if name.startswith(("evidence_", "fuzz", "tools", "cine_rules", "examination_rule", "grey", "recalibration"))
+        if name.startswith(
+            ("evidence_", "fuzz", "tools", "cine_rules", "examination_rule", "grey", "marks_", "recalibration")
+        )
     }
     assert linked == records - elsewhere
 

@@ -39,11 +39,15 @@ def read_group_table(file: Path, cases: Sequence[Case]) -> list[Pair]:
         cases: each must be named; what the table names besides is passed over.
 
     Raises:
-        InputError: it is no such table, or a case has no row or no group in it.
+        InputError: it is no such table, names an image twice, or has no row or no group for a case.
     """
     table = read_csv(file)
     table.require("image", "group", mend="give a groups.csv of scripts/prepare_data.py")
-    rows = {row["image"]: row for _, row in table.rows}
+    rows: dict[str, dict[str, str]] = {}
+    for line, row in table.rows:
+        if row["image"] in rows:
+            raise InputError(f"{file} line {line}", f"'{row['image']}' is listed twice", "keep one row for it")
+        rows[row["image"]] = row
     missing = [case.image for case in cases if not rows.get(case.image, {}).get("group")]
     if missing:
         others = f" and {len(missing) - 1} others" if missing[1:] else ""

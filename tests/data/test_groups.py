@@ -55,11 +55,12 @@ def test_of_a_table_by_hand_image_and_group_suffice_and_other_images_do_not_coun
     ("text", "reason"),
     [
         ("image,group\na.png,1\nd.png,\n", 'gives no group for b\r,"c.png and 2 others'),
+        ("image,group\na.png,1\nd.png,1\na.png,2\n", "line 4: 'a.png' is listed twice"),
         ("image,class\na.png,benign\n", "lacks the columns group"),
         ("", "lacks the columns image, group"),
     ],
 )
-def test_a_table_that_does_not_tell_of_every_image_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_table_that_does_not_tell_of_every_image_once_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text(text)
     with pytest.raises(InputError) as caught:
         read_group_table(tmp_path / "groups.csv", CASES)
